@@ -1,0 +1,2 @@
+//! Boards as data.
+#![no_std]

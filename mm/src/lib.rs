@@ -1,0 +1,2 @@
+//! The mm layer of Lazuli.
+#![no_std]

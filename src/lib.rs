@@ -1,0 +1,2 @@
+//! The Lazuli kernel.
+#![no_std]

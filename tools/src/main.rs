@@ -1,0 +1,3 @@
+//! Host tools of Lazuli.
+
+fn main() {}
