@@ -1,0 +1,152 @@
+//! `fault`, `munmap` and `mprotect`: what a change of the page tables costs, and to whom.
+//!
+//! Siblings make the difference: with none, one CPU has the address space; asleep, their CPUs are lazy on it; running,
+//! they use it. A kernel that invalidates other CPUs pays by which of these it can tell apart.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use super::{Sample, Workload, measure};
+use crate::sys::{
+    cpu,
+    futex::{self, Scope},
+    memory::{Mapping, PAGE},
+};
+
+/// Operations before the measured region.
+const WARM_UP: u64 = 16;
+
+/// Pages that one mapping of the `fault` workload holds, so that a long run needs little memory.
+const PAGES_AT_ONCE: u64 = 1024;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Siblings {
+    None,
+    Asleep,
+    Running,
+}
+
+const BUSY: u32 = 0;
+const OVER: u32 = 1;
+
+/// Runs `body` while a sibling thread sits on each other CPU.
+fn beside(siblings: Siblings, body: impl FnOnce() -> io::Result<Sample>) -> io::Result<Sample> {
+    let cpus = cpu::allowed()?;
+    let (home, others) = cpus.split_first().expect("a running thread has a CPU");
+    let others = if siblings == Siblings::None {
+        &[]
+    } else {
+        others
+    };
+    let (settled, state) = (&AtomicU32::new(0), &AtomicU32::new(BUSY));
+    cpu::pin(*home)?;
+    let sample = thread::scope(|scope| {
+        for &other in others {
+            scope.spawn(move || sibling(siblings, other, settled, state));
+        }
+        // Pairs with the Release addition in `sibling`.
+        while settled.load(Ordering::Acquire) < others.len() as u32 {
+            thread::yield_now();
+        }
+        let sample = body();
+        // Pairs with the Acquire loads in `sibling`.
+        state.store(OVER, Ordering::Release);
+        futex::wake(state, i32::MAX, Scope::Private)?;
+        sample
+    });
+    cpu::pin_to(&cpus)?;
+    sample
+}
+
+fn sibling(siblings: Siblings, home: usize, settled: &AtomicU32, state: &AtomicU32) {
+    if let Err(error) = cpu::pin(home) {
+        eprintln!("lazybench: a sibling stays where it is: {error}");
+    }
+    // Pairs with the Acquire load in `beside`.
+    settled.fetch_add(1, Ordering::Release);
+    // Pairs with the Release store in `beside`.
+    while state.load(Ordering::Acquire) == BUSY {
+        if siblings == Siblings::Running || futex::wait(state, BUSY, Scope::Private, None).is_err()
+        {
+            cpu::relax();
+        }
+    }
+}
+
+fn repeated(
+    ops: u64,
+    siblings: Siblings,
+    mut one: impl FnMut() -> io::Result<()>,
+) -> io::Result<(u64, Sample)> {
+    let sample = beside(siblings, || {
+        (0..WARM_UP).try_for_each(|_| one())?;
+        let (done, sample) = measure::region(|| (0..ops).try_for_each(|_| one()));
+        done.map(|()| sample)
+    })?;
+    Ok((ops, sample))
+}
+
+/// One operation maps a page, touches it and unmaps it.
+fn munmap(ops: u64, siblings: Siblings) -> io::Result<(u64, Sample)> {
+    repeated(ops, siblings, || {
+        Mapping::private(PAGE)?.touch(0);
+        Ok(())
+    })
+}
+
+/// One operation takes the right to write away, gives it back and writes.
+fn mprotect(ops: u64, siblings: Siblings) -> io::Result<(u64, Sample)> {
+    let mapping = Mapping::private(PAGE)?;
+    repeated(ops, siblings, || {
+        mapping.protect(libc::PROT_READ)?;
+        mapping.protect(libc::PROT_READ | libc::PROT_WRITE)?;
+        mapping.touch(0);
+        Ok(())
+    })
+}
+
+/// One operation writes to a page that has never been touched.
+fn fault(ops: u64) -> io::Result<(u64, Sample)> {
+    touch_fresh(WARM_UP)?;
+    let mut total = Sample::default();
+    let mut left = ops;
+    while left > 0 {
+        let pages = left.min(PAGES_AT_ONCE);
+        total += touch_fresh(pages)?;
+        left -= pages;
+    }
+    Ok((ops, total))
+}
+
+fn touch_fresh(pages: u64) -> io::Result<Sample> {
+    let mapping = Mapping::private(pages as usize * PAGE)?;
+    mapping.without_huge_pages();
+    Ok(measure::region(|| (0..pages as usize).for_each(|page| mapping.touch(page))).1)
+}
+
+pub(super) fn workloads() -> Vec<Workload> {
+    let mut all = vec![Workload::new("fault", 4096, fault)];
+    let variants = [
+        ("alone", Siblings::None),
+        ("lazy", Siblings::Asleep),
+        ("running", Siblings::Running),
+    ];
+    for (name, siblings) in variants {
+        let cpus_needed = if siblings == Siblings::None { 1 } else { 2 };
+        let add = |work: Workload| work.on_cpus(cpus_needed);
+        all.push(add(Workload::new(
+            format!("munmap-{name}"),
+            1000,
+            move |ops| munmap(ops, siblings),
+        )));
+        all.push(add(Workload::new(
+            format!("mprotect-{name}"),
+            1000,
+            move |ops| mprotect(ops, siblings),
+        )));
+    }
+    all
+}
