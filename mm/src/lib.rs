@@ -1,2 +1,56 @@
-//! The mm layer of Lazuli.
+//! The mm layer of Lazuli: user address spaces on aarch64, and what keeps them alive while a CPU
+//! that runs no user code still has them loaded.
+//!
+//! It knows no hardware and no kernel. All it asks of a machine is the trait [`Machine`], so the
+//! same code runs in the kernel and, on the host, on a machine that behaves as badly as the
+//! architecture allows (`tests/machine`).
+//!
+//! # What it promises
+//!
+//! * A root table is freed only when no CPU has it in TTBR0 and no walk of it is in flight.
+//! * A frame is freed only after every translation to it is gone from every TLB and walk cache.
+//! * No CPU runs a task under an ASID that another `Mm`'s entries are cached under.
+//! * A lazy CPU that returns to the task it left writes nothing that another CPU reads
+//!   (`refcount` aside).
+//! * A failed check leaks; it never frees.
+//!
+//! # Map, ground floor first
+//!
+//! [`sync`] · [`addr`] [`cpumask`] [`stats`] [`ops`] → [`machine`] [`pte`] [`frame`] [`region`] →
+//! [`stale`] [`asid`] → [`table`] → [`mm`] [`handle`] [`space`] → [`switch`] [`flush`] →
+//! [`lazy`] → [`fault`] [`system`] [`config`]
+
 #![no_std]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod asid;
+pub mod config;
+pub mod cpumask;
+pub mod flush;
+pub mod frame;
+pub mod handle;
+pub mod lazy;
+pub mod machine;
+pub mod mm;
+pub mod ops;
+pub mod pte;
+pub mod space;
+pub mod stats;
+pub mod switch;
+pub mod sync;
+pub mod system;
+
+pub use addr::{Asid, CpuId, Frame, PAGE_SIZE, Page, PageRange, PhysAddr, Ttbr, USER_END};
+pub use config::{Config, ConfigError};
+pub use cpumask::{CpuMask, CpuSet, MAX_CPUS};
+pub use handle::{MmRef, MmUser};
+pub use lazy::Scheme;
+pub use machine::{Complaint, IpiReason, Machine, Point};
+pub use mm::Mm;
+pub use ops::{Op, Sequence};
+pub use stats::Counter;
+pub use switch::CpuState;
+pub use system::System;

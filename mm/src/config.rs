@@ -1,0 +1,144 @@
+//! What the command line chooses, once, before the second CPU starts.
+
+use core::fmt;
+
+use crate::lazy::Scheme;
+
+/// The words `lazy_tlb=` takes.
+const SCHEMES: &[(&str, Scheme)] =
+    &[("refcount", Scheme::Refcount), ("shootdown", Scheme::Shootdown), ("eager", Scheme::Eager)];
+
+/// The options of the mm layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// `lazy_tlb=`: what keeps a lazily used `Mm` alive.
+    pub scheme: Scheme,
+    /// `lazy_tlb.debug=1`: before each free, ask every CPU whether it still holds the `Mm`.
+    pub check: bool,
+    /// `asid_bits=`: how many bits of ASID to use; `None` for all the CPU has.
+    pub asid_bits: Option<u32>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { scheme: Scheme::Refcount, check: false, asid_bits: None }
+    }
+}
+
+/// An option the mm layer does not take. Its text says what is valid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfigError<'a> {
+    /// `lazy_tlb=` names no scheme.
+    UnknownScheme(&'a str),
+    /// An option that is on or off got something else.
+    NotASwitch(&'static str, &'a str),
+    /// `tlbi=` names no mode.
+    UnknownMode(&'a str),
+    /// `asid_bits=` is not a number the CPU can do.
+    BadAsidBits {
+        /// What was given.
+        given: &'a str,
+        /// The most this CPU has.
+        most: u32,
+    },
+    /// Fewer usable ASIDs than CPUs + 1: the allocator could run dry (rule 7).
+    TooFewAsids {
+        /// What was asked for.
+        bits: u32,
+        /// The least that serves the CPUs.
+        least: u32,
+        /// How many CPUs there are.
+        cpus: usize,
+    },
+}
+
+impl fmt::Display for ConfigError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::UnknownScheme(given) => {
+                write!(f, "lazy_tlb={given}: no such scheme; valid are")?;
+                SCHEMES.iter().try_for_each(|(name, _)| write!(f, " {name}"))
+            }
+            Self::NotASwitch(option, given) => write!(f, "{option}={given}: valid are 0 and 1"),
+            Self::UnknownMode(given) => write!(f, "tlbi={given}: no such mode; valid is broadcast"),
+            Self::BadAsidBits { given, most } => {
+                write!(f, "asid_bits={given}: valid are 2 to {most}, the size this CPU has")
+            }
+            Self::TooFewAsids { bits, least, cpus } => {
+                write!(f, "asid_bits={bits}: too few ASIDs for {cpus} CPUs; the least is asid_bits={least}")
+            }
+        }
+    }
+}
+
+impl Config {
+    /// The options this layer takes, as `/chosen/bootargs` spells them.
+    pub const OPTIONS: &'static [&'static str] = &["lazy_tlb", "lazy_tlb.debug", "tlbi", "asid_bits"];
+
+    /// Takes one option. Options outside [`Config::OPTIONS`] are somebody else's and ignored.
+    ///
+    /// # Errors
+    /// If the value is none of the valid ones.
+    pub fn set<'a>(&mut self, option: &str, value: &'a str) -> Result<(), ConfigError<'a>> {
+        match option {
+            "lazy_tlb" => {
+                let found = SCHEMES.iter().find(|(name, _)| *name == value);
+                self.scheme = found.ok_or(ConfigError::UnknownScheme(value))?.1;
+            }
+            "lazy_tlb.debug" => self.check = switch("lazy_tlb.debug", value)?,
+            "tlbi" if value != "broadcast" => return Err(ConfigError::UnknownMode(value)),
+            "asid_bits" => {
+                let bits = value.parse().ok().filter(|bits| (2..=16).contains(bits));
+                self.asid_bits = Some(bits.ok_or(ConfigError::BadAsidBits { given: value, most: 16 })?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The ASID size to use on a CPU that has `hardware_bits`, for so many CPUs.
+    ///
+    /// # Errors
+    /// If the CPU has fewer bits than asked for, or the ASIDs would not go round.
+    pub fn usable_asid_bits(&self, hardware_bits: u32, cpus: usize) -> Result<u32, ConfigError<'static>> {
+        let bits = self.asid_bits.unwrap_or(hardware_bits);
+        if bits > hardware_bits {
+            return Err(ConfigError::BadAsidBits { given: "more than there are", most: hardware_bits });
+        }
+        // Usable are all but 0, and a rollover may find one reserved per CPU: one more must be free.
+        let least = (cpus as u32 + 2).next_power_of_two().trailing_zeros();
+        if bits < least { Err(ConfigError::TooFewAsids { bits, least, cpus }) } else { Ok(bits) }
+    }
+}
+
+fn switch<'a>(option: &'static str, value: &'a str) -> Result<bool, ConfigError<'a>> {
+    match value {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(ConfigError::NotASwitch(option, value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::string::ToString;
+
+    #[test]
+    fn nonsense_names_the_valid_words() {
+        let error = Config::default().set("lazy_tlb", "nonsense").unwrap_err();
+        assert_eq!(error.to_string(), "lazy_tlb=nonsense: no such scheme; valid are refcount shootdown eager");
+    }
+
+    /// Rule 7: usable ASIDs (all but 0) >= CPUs + 1.
+    #[test]
+    fn asids_must_go_round() {
+        let config = |bits| Config { asid_bits: Some(bits), ..Config::default() };
+        assert_eq!(config(2).usable_asid_bits(16, 2), Ok(2));
+        assert_eq!(config(2).usable_asid_bits(16, 3), Err(ConfigError::TooFewAsids { bits: 2, least: 3, cpus: 3 }));
+        assert_eq!(config(3).usable_asid_bits(16, 6), Ok(3));
+        assert!(config(3).usable_asid_bits(16, 7).is_err());
+        assert!(config(16).usable_asid_bits(8, 1).is_err());
+    }
+}

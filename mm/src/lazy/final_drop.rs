@@ -1,0 +1,106 @@
+//! The final drop: from the last reference to the free.
+//!
+//! A failed check never frees. A leaked `Mm` costs a page and a struct; a freed root that a CPU
+//! still walks costs whatever that page holds next.
+
+use crate::addr::CpuId;
+use crate::handle::DeadMm;
+use crate::machine::{Complaint, IpiReason, Machine, Point, point};
+use crate::mm::Mm;
+use crate::stats::Counter;
+use crate::sync::{AtomicBool, Ordering};
+use crate::system::System;
+
+/// The last `mm_count` is gone. Frees now if this context may wait for other CPUs, else leaves
+/// it to the reaper.
+pub(crate) fn final_drop<M: Machine>(dead: DeadMm<M>) {
+    point::<M>(Point::CountZero);
+    let system = M::system();
+    dead.died_at.store(M::now_ns(), Ordering::Relaxed);
+    system.dead.rise();
+    if M::may_wait() {
+        system.free_dead(dead);
+    } else {
+        count::<M>(Counter::MmsDeferred, 1);
+        system.reaper.push(dead);
+    }
+}
+
+impl<M: Machine> System<M> {
+    /// Frees dead `Mm`s that were dropped where waiting was not allowed. For the reaper thread.
+    pub fn reap(&self) {
+        for dead in self.reaper.take_all() {
+            self.free_dead(dead);
+        }
+    }
+
+    fn free_dead(&self, dead: DeadMm<M>) {
+        if !may_be_freed(&dead) {
+            count::<M>(Counter::MmsLeaked, 1);
+            dead.leak();
+            return;
+        }
+        self.dead.fall();
+        count::<M>(Counter::MmsFreed, 1);
+        count::<M>(Counter::FreeLatency, M::now_ns() - dead.died_at.load(Ordering::Relaxed));
+        // The ASID is not given back: its number stays taken until the generation ends, so no
+        // entry cached under it can ever be another's.
+        self.frames.free_root(dead.root());
+        dead.free();
+    }
+}
+
+/// Asks the scheme to make everybody leave, then looks again.
+fn may_be_freed<M: Machine>(mm: &Mm<M>) -> bool {
+    let system = M::system();
+    if mm.is_init() {
+        M::complain(Complaint::InitMmDropped);
+        return false;
+    }
+    if owned_here(mm) {
+        M::complain(Complaint::OwnMmDropped);
+        return false;
+    }
+    let evicted = system.config.scheme.evict(mm);
+    let left = !system.config.check || nobody_admits(mm);
+    evicted && left && nobody_holds(mm)
+}
+
+fn owned_here<M: Machine>(mm: &Mm<M>) -> bool {
+    let _pinned = M::pin();
+    M::cpu_state().owns(mm)
+}
+
+/// `lazy_tlb.debug=1`: every CPU looks at its own slot and at its real TTBR0.
+fn nobody_admits<M: Machine>(mm: &Mm<M>) -> bool {
+    let held = AtomicBool::new(false);
+    M::on_cpus(&M::online(), IpiReason::Check, &|_: CpuId| {
+        if M::cpu_state().has_loaded(mm) || M::read_ttbr0().root() == mm.root() {
+            held.store(true, Ordering::Relaxed);
+        }
+    });
+    // Relaxed: `on_cpus` makes what its functions wrote visible here.
+    let held = held.load(Ordering::Relaxed);
+    if held {
+        M::complain(Complaint::RootStillLoaded);
+    }
+    !held
+}
+
+/// Rule 9: no CPU's slot names it, nor its shadow of TTBR0. This CPU's slot is among them.
+fn nobody_holds<M: Machine>(mm: &Mm<M>) -> bool {
+    let named = M::system().cpus().iter().any(|cpu| cpu.has_loaded(mm));
+    if named {
+        M::complain(Complaint::SlotNamesDead);
+    }
+    let loaded = M::system().cpus().iter().any(|cpu| cpu.shadow_ttbr().root() == mm.root());
+    if loaded {
+        M::complain(Complaint::RootStillLoaded);
+    }
+    !named && !loaded
+}
+
+fn count<M: Machine>(counter: Counter, amount: u64) {
+    let _pinned = M::pin();
+    M::cpu_state().counters.add(counter, amount);
+}

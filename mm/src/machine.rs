@@ -1,0 +1,182 @@
+//! All that the mm layer asks of a machine.
+//!
+//! The kernel implements it over real registers; `tests/machine` implements it as a machine that
+//! behaves as badly as the architecture allows. Methods are associated functions: there is one
+//! machine per program (per thread on the host), and none of this state needs a pointer.
+
+use crate::addr::{CpuId, Frame, Ttbr};
+use crate::cpumask::CpuSet;
+use crate::ops::Sequence;
+use crate::pte::Table;
+use crate::switch::CpuState;
+use crate::system::System;
+
+/// Why other CPUs are interrupted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IpiReason {
+    /// Make lazy CPUs leave a dead `Mm`.
+    Shoot,
+    /// Ask every CPU whether it still holds a dead `Mm` (`lazy_tlb.debug=1`).
+    Check,
+}
+
+/// A check that failed. It is reported once per kind, and what it was about is never freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Complaint {
+    /// Somebody dropped a reference that `init_mm` never gave.
+    InitMmDropped,
+    /// The last reference to the running task's own `Mm` was dropped.
+    OwnMmDropped,
+    /// A shot CPU runs a task that owns the dead `Mm`.
+    ShotOwner,
+    /// A CPU's slot names an `Mm` that is about to be freed.
+    SlotNamesDead,
+    /// A CPU's `TTBR0_EL1` holds the root of an `Mm` that is about to be freed.
+    RootStillLoaded,
+    /// A CPU's task went user→user, but its slot did not name its own `Mm`.
+    SlotDisagrees,
+}
+
+/// Fault-injection points: places between two steps of a protocol where a test may stop a CPU.
+///
+/// The names follow the order of the steps. Without the feature `fault-points` they cost nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Point {
+    /// Users are zero; nothing is unmapped yet.
+    UsersZero,
+    /// Entries are cleared; nothing is invalidated yet.
+    Unmapped,
+    /// Invalidation is complete; nothing is freed yet.
+    Flushed,
+    /// The address space is empty; its users' reference is still held.
+    TornDown,
+    /// The last reference is gone; nobody was asked to leave yet.
+    CountZero,
+    /// The mask was read; no IPI is sent yet.
+    MaskRead,
+    /// All CPUs acknowledged; nothing is freed yet.
+    AllShot,
+    /// In the shoot handler, before it looks at the slot.
+    ShootEntered,
+    /// The own mask bit was found clear and is not set yet.
+    BitClear,
+    /// The own mask bit is set; the barrier has not run.
+    BitSet,
+    /// The new root is loaded; the slot still names the old `Mm`.
+    RootLoaded,
+    /// In the ASID slow path, its lock held.
+    AsidSlowPath,
+    /// A rollover took one CPU's ASID and not yet the next one's.
+    RolloverStep,
+    /// Entries are published; the ASID to invalidate is not read yet.
+    EntriesPublished,
+}
+
+/// What the mm layer needs from hardware and kernel.
+///
+/// # The promises a scheme leans on
+///
+/// `refcount` needs none of these beyond the sequences. `shootdown`, which counts nothing, is
+/// safe only if the machine keeps all of them (the shoot-lazies preconditions):
+///
+/// * **P1** lazy references go through [`System`] only. *Enforced*: the count is private to `mm`.
+/// * **P2** a CPU's mask bit is set before its TTBR0 holds the root, and cleared only by itself
+///   after it left. *Enforced*: both live in `switch`; checked against every slot before a free.
+/// * **P3** slot, own `Mm` and TTBR0 change with interrupts masked. *Enforced*: a debug assertion
+///   in the one switch function, on [`Machine::irqs_masked`].
+/// * **P4** whoever waits for other CPUs has interrupts on and holds no lock that is taken with
+///   interrupts masked: [`Machine::may_wait`] must say no otherwise. *Enforced*: a final drop
+///   where it says no goes to the reaper, and [`Machine::on_cpus`] asserts it.
+/// * **P5** a CPU that goes offline loads `init_mm` before it stops taking interrupts.
+/// * **P6** code that interrupts a masked section never dereferences the slot: only the CPU
+///   itself does, with interrupts masked.
+/// * **P7** nothing but the switch function writes TTBR0. *Enforced*: the disassembly test.
+/// * **P8** a task switch issues a full barrier ([`Sequence::TaskSwitch`]) whether or not TTBR0
+///   changes, except from a lazy CPU back to the same task.
+pub trait Machine: Sized + Send + Sync + 'static {
+    /// While it lives, this thread of control stays on its CPU (preemption is off).
+    type Pinned;
+    /// While it lives, interrupts are masked on this CPU; restores what was before.
+    type IrqsMasked;
+
+    /// The one system of address spaces of this machine.
+    fn system() -> &'static System<Self>;
+
+    /// This CPU's part of it. The caller is pinned or has interrupts masked.
+    fn cpu_state() -> &'static CpuState<Self>;
+
+    /// Turns preemption off.
+    fn pin() -> Self::Pinned;
+
+    /// Masks interrupts.
+    fn mask_irqs() -> Self::IrqsMasked;
+
+    /// Whether interrupts are masked here and now.
+    fn irqs_masked() -> bool;
+
+    /// Whether this context may wait for other CPUs: task context, interrupts on, and no lock held
+    /// that is ever taken with interrupts masked.
+    fn may_wait() -> bool;
+
+    /// Whether this context may take a [`Lock`](crate::sync::Lock): interrupts are on, or no other
+    /// CPU runs yet.
+    fn may_lock() -> bool;
+
+    /// One turn of a spin loop.
+    fn relax();
+
+    /// Issues the sequence's operations in order, with nothing between them, and as a compiler
+    /// barrier. `operand` is ignored by sequences that take none.
+    fn run(sequence: Sequence, operand: u64);
+
+    /// What this CPU's `TTBR0_EL1` really holds.
+    fn read_ttbr0() -> Ttbr;
+
+    /// The CPUs that take interrupts.
+    fn online() -> CpuSet;
+
+    /// Runs `f` on every CPU of `targets`, this one included if it is named, each time with
+    /// interrupts masked, and returns when all have run it. What they wrote is visible here.
+    ///
+    /// # Panics
+    /// In debug builds, unless [`Machine::may_wait`].
+    fn on_cpus(targets: &CpuSet, reason: IpiReason, f: &(dyn Fn(CpuId) + Sync));
+
+    /// The table in a frame that the mm layer uses as a table. Total: any frame that the
+    /// allocator hands out can be viewed as 512 words.
+    fn table(frame: Frame) -> &'static Table;
+
+    /// Fills a frame with zeroes.
+    fn zero_frame(frame: Frame);
+
+    /// Copies a whole frame.
+    fn copy_frame(from: Frame, to: Frame);
+
+    /// Copies bytes to the start of a frame and zeroes the rest.
+    fn fill_frame(frame: Frame, bytes: &[u8]);
+
+    /// The CPU wrote instructions into this frame: make them visible to every instruction fetch.
+    fn sync_instructions(frame: Frame);
+
+    /// Something was pushed for [`System::reap`]: wake who calls it.
+    fn wake_reaper();
+
+    /// Monotonic time in nanoseconds.
+    fn now_ns() -> u64;
+
+    /// Reports a failed check, once per kind; panics in debug builds.
+    fn complain(complaint: Complaint);
+
+    /// A fault-injection point. Called only with the feature `fault-points`.
+    fn point(point: Point) {
+        let _ = point;
+    }
+}
+
+/// Calls [`Machine::point`] where tests are built for it, and is nothing elsewhere.
+#[inline(always)]
+pub(crate) fn point<M: Machine>(point: Point) {
+    if cfg!(feature = "fault-points") {
+        M::point(point);
+    }
+}

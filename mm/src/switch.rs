@@ -1,0 +1,209 @@
+//! The one switch function: the only place where TTBR0, the ASID and the `loaded` slot change.
+//!
+//! A CPU either runs a task that has an `Mm` of its own, or it does not and keeps the last one
+//! loaded: it is *lazy*. [`System::switch_to`] makes every transition between the two, for a
+//! context switch as for exec, exit and a kernel thread that borrows an `Mm`:
+//!
+//! | from → to | TTBR0 | lazy reference |
+//! |---|---|---|
+//! | user → user | loads the next `Mm`, unless it is the same | none |
+//! | user → kernel | untouched (`eager`: loads `init_mm`) | taken |
+//! | kernel → kernel | untouched | stays with the CPU |
+//! | kernel → user, the loaded `Mm` | untouched | given back |
+//! | kernel → user, another | loads it | given back by [`System::finish_switch`] |
+
+use core::ptr;
+
+use crate::addr::{Asid, CpuId, Ttbr};
+use crate::asid::CpuAsid;
+use crate::handle::RefSlot;
+use crate::lazy::Scheme;
+use crate::machine::{Machine, Point, point};
+use crate::mm::Mm;
+use crate::ops::Sequence;
+use crate::stats::{Counter, Counters};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+use crate::system::System;
+
+/// One CPU's part of the mm layer. Only the CPU itself writes it, with interrupts masked.
+#[repr(align(128))]
+pub struct CpuState<M: Machine> {
+    /// The `loaded` slot: the `Mm` in TTBR0 now. Others read it and compare; only this CPU may
+    /// follow it.
+    loaded: AtomicPtr<Mm<M>>,
+    /// What was last written to TTBR0, stored beside the MSR: a second witness before a free.
+    shadow: AtomicU64,
+    /// The running task's own `Mm`; null when the CPU is lazy. Read by this CPU only.
+    own: AtomicPtr<Mm<M>>,
+    /// The reference a lazy CPU holds where the scheme counts them.
+    pub(crate) lazy: RefSlot<M>,
+    /// The reference that the switch under way took from this CPU, until `finish_switch`.
+    departed: RefSlot<M>,
+    /// This CPU's number.
+    pub id: CpuId,
+    /// The scheme, on a line that the switch has at hand.
+    pub(crate) scheme: Scheme,
+    pub(crate) asid: CpuAsid,
+    /// This CPU's counters.
+    pub counters: Counters,
+}
+
+impl<M: Machine> CpuState<M> {
+    pub(crate) fn new(id: CpuId, scheme: Scheme, init_mm: &'static Mm<M>) -> Self {
+        Self {
+            loaded: AtomicPtr::new(as_slot(init_mm)),
+            shadow: AtomicU64::new(Ttbr::new(init_mm.root(), Asid::INIT).0),
+            own: AtomicPtr::new(ptr::null_mut()),
+            lazy: RefSlot::new(),
+            departed: RefSlot::new(),
+            id,
+            scheme,
+            asid: CpuAsid::new(),
+            counters: Counters::new(),
+        }
+    }
+
+    /// Whether the slot names `mm`. Callable from any CPU: a `false` means that this CPU had left
+    /// `mm`, walks included, or never had it.
+    pub fn has_loaded(&self, mm: *const Mm<M>) -> bool {
+        // Acquire: pairs with the Release in `publish`; who sees another `Mm` here also sees that
+        // the walks of the former are over.
+        ptr::eq(self.loaded.load(Ordering::Acquire), mm)
+    }
+
+    /// The last value written to this CPU's TTBR0.
+    pub fn shadow_ttbr(&self) -> Ttbr {
+        // Acquire: pairs with the Release in `load`.
+        Ttbr(self.shadow.load(Ordering::Acquire))
+    }
+
+    /// Whether the task running on this CPU has this `Mm` as its own.
+    pub fn owns(&self, mm: *const Mm<M>) -> bool {
+        ptr::eq(self.own.load(Ordering::Relaxed), mm)
+    }
+
+    /// Whether the task running on this CPU has no `Mm` of its own.
+    pub fn is_lazy(&self) -> bool {
+        self.own.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Loads `next`. Interrupts are masked; whoever calls keeps `next` alive until it is left.
+    ///
+    /// The old `Mm` may be freed by others as soon as the slot is published, hence the order:
+    /// own mask bit, DSB, MSR TTBR0, ISB, DSB, slot. Were the slot published before the DSB, a
+    /// shooter could free the root while this CPU's walker still reads it.
+    #[inline]
+    pub(crate) fn load(&self, next: &Mm<M>) {
+        debug_assert!(M::irqs_masked(), "TTBR0 and its slot change together, interrupts masked");
+        let asid = if next.is_init() { Asid::INIT } else { self.prepare(next) };
+        let ttbr = Ttbr::new(next.root(), asid);
+        // Release: pairs with the Acquire in `shadow_ttbr`.
+        self.shadow.store(ttbr.0, Ordering::Release);
+        M::run(Sequence::LoadRoot, ttbr.0);
+        self.counters.count(Counter::Ttbr0Writes);
+        point::<M>(Point::RootLoaded);
+        // Release: pairs with the Acquire in `has_loaded`.
+        self.loaded.store(as_slot(next), Ordering::Release);
+    }
+
+    /// Makes this CPU a holder of `next` and gives the ASID to load it under.
+    #[inline]
+    fn prepare(&self, next: &Mm<M>) -> Asid {
+        if !next.holders().holds(self.id) {
+            point::<M>(Point::BitClear);
+            next.holders().set_own(self.id);
+            point::<M>(Point::BitSet);
+            M::run(Sequence::PublishHolder, 0);
+        }
+        M::system().asids.activate(next.context(), self)
+    }
+
+    /// Loads `init_mm`: a lazy CPU leaves the user root it kept.
+    pub(crate) fn unlazy(&self) {
+        self.load(M::system().init_mm());
+    }
+
+    fn user_to_kernel(&self, own: &Mm<M>) {
+        M::run(Sequence::TaskSwitch, 0);
+        self.own.store(ptr::null_mut(), Ordering::Relaxed);
+        self.scheme.enter_lazy(self, own);
+    }
+
+    fn kernel_to_user(&self, next: &Mm<M>) {
+        if self.has_loaded(next) {
+            // No TTBR0 write, no shared store: the number under it survived any rollover (rule 7).
+            // `next` has a user, so this cannot be its last reference.
+            drop(self.lazy.take());
+        } else {
+            self.load(next);
+            if let Some(left) = self.lazy.take() {
+                self.departed.put(left);
+            }
+        }
+        self.own.store(as_slot(next), Ordering::Relaxed);
+    }
+
+    fn user_to_user(&self, next: &Mm<M>) {
+        M::run(Sequence::TaskSwitch, 0);
+        if !self.has_loaded(next) {
+            self.load(next);
+        }
+        self.own.store(as_slot(next), Ordering::Relaxed);
+    }
+}
+
+impl<M: Machine> System<M> {
+    /// Moves this CPU from a task whose own `Mm` is `prev` to one whose own is `next`; `None` is a
+    /// kernel thread, idle, or a task that has none any more.
+    ///
+    /// Interrupts are masked. Both `Mm`s have users throughout: the tasks' own. After it, with
+    /// interrupts on again and no lock held, comes [`System::finish_switch`].
+    #[inline]
+    pub fn switch_to(&self, prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
+        let cpu = M::cpu_state();
+        debug_assert!(M::irqs_masked(), "slot, task and TTBR0 change together, interrupts masked");
+        debug_assert!(prev.map_or(cpu.is_lazy(), |mm| cpu.owns(mm) && cpu.has_loaded(mm)), "{prev:?} is not what runs");
+        let kind = match (prev, next) {
+            (None, None) => Counter::SwitchKernelKernel,
+            (Some(prev), None) => {
+                cpu.user_to_kernel(prev);
+                Counter::SwitchUserKernel
+            }
+            (None, Some(next)) => {
+                let kind = if cpu.has_loaded(next) { Counter::SwitchKernelSame } else { Counter::SwitchKernelOther };
+                cpu.kernel_to_user(next);
+                kind
+            }
+            (Some(_), Some(next)) => {
+                cpu.user_to_user(next);
+                Counter::SwitchUserUser
+            }
+        };
+        cpu.counters.count(kind);
+    }
+
+    /// Gives back the lazy reference that the switch before it took from this CPU. It may be the
+    /// last one, so it runs in the next task's context, after the scheduler's lock.
+    #[inline]
+    pub fn finish_switch(&self) {
+        drop(M::cpu_state().departed.take());
+    }
+
+    /// A whole transition outside the scheduler: exec, exit, and a kernel thread that borrows an
+    /// `Mm` or gives it back.
+    ///
+    /// From reading the old state to the MSR nothing may come between: an interrupt that shoots
+    /// lazies would look at a slot and a task that disagree, and leave a dead root loaded (the
+    /// bug that `ARCH_WANT_IRQS_OFF_ACTIVATE_MM` fixed).
+    pub fn transition(&self, prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
+        let masked = M::mask_irqs();
+        self.switch_to(prev, next);
+        let departed = M::cpu_state().departed.take();
+        drop(masked);
+        drop(departed);
+    }
+}
+
+fn as_slot<M: Machine>(mm: &Mm<M>) -> *mut Mm<M> {
+    ptr::from_ref(mm).cast_mut()
+}

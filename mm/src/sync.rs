@@ -1,0 +1,96 @@
+//! The one file that names an atomic, and the locks built on them.
+//!
+//! Under `--cfg loom` the same names are loom's, so that the shipped protocols run in its checker.
+
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+#[cfg(not(loom))]
+pub use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+
+use spin::mutex::{TicketMutex, TicketMutexGuard};
+use spin::relax::RelaxStrategy;
+
+use crate::machine::Machine;
+
+/// Spins the way the machine wants it: `yield` on target, a scheduling point in the model.
+pub struct Relax<M>(PhantomData<M>);
+
+impl<M: Machine> RelaxStrategy for Relax<M> {
+    fn relax() {
+        M::relax();
+    }
+}
+
+/// A lock of the mm layer: preemption is off while it is held, interrupts stay on.
+///
+/// Its holder may wait for other CPUs (a flush by IPI), so it must never be an IRQ-off lock: two
+/// CPUs of which one spins here with IRQs masked while the other waits for its acknowledgement
+/// would wait for ever. A debug check refuses that at every acquisition.
+pub struct Lock<T, M: Machine>(TicketMutex<T, Relax<M>>);
+
+impl<T, M: Machine> Lock<T, M> {
+    /// Wraps a value.
+    pub const fn new(value: T) -> Self {
+        Self(TicketMutex::new(value))
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Panics
+    /// In debug builds, if interrupts are masked.
+    pub fn lock(&self) -> LockGuard<'_, T, M> {
+        debug_assert!(M::may_lock(), "an mm lock was taken with interrupts masked");
+        let pinned = M::pin();
+        LockGuard { guard: self.0.lock(), _pinned: pinned }
+    }
+
+    /// The value, without locking: the borrow proves that nobody else can reach it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+}
+
+/// Proof that a [`Lock`] is held. Unlocks first, then lets preemption back in.
+pub struct LockGuard<'a, T, M: Machine> {
+    guard: TicketMutexGuard<'a, T, Relax<M>>,
+    _pinned: M::Pinned,
+}
+
+impl<T, M: Machine> Deref for LockGuard<'_, T, M> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T, M: Machine> DerefMut for LockGuard<'_, T, M> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+/// A lock for the few words that the switch itself needs: taken with interrupts masked, held for a
+/// bounded time, and never while waiting for another CPU.
+pub struct SwitchLock<T, M: Machine>(TicketMutex<T, Relax<M>>);
+
+impl<T, M: Machine> SwitchLock<T, M> {
+    /// Wraps a value.
+    pub const fn new(value: T) -> Self {
+        Self(TicketMutex::new(value))
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Panics
+    /// In debug builds, if interrupts are not masked: an interrupt that switches would then spin
+    /// on a lock that its own CPU holds.
+    pub fn lock(&self) -> impl DerefMut<Target = T> + '_ {
+        debug_assert!(M::irqs_masked(), "a switch lock was taken with interrupts on");
+        self.0.lock()
+    }
+}

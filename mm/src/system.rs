@@ -1,0 +1,73 @@
+//! The system of address spaces: what all CPUs share.
+
+use alloc::vec::Vec;
+
+use crate::addr::CpuId;
+use crate::asid::AsidAllocator;
+use crate::config::{Config, ConfigError};
+use crate::frame::FrameAllocator;
+use crate::lazy::Reaper;
+use crate::machine::Machine;
+use crate::mm::Mm;
+use crate::stats::{Counter, Gauge};
+use crate::switch::CpuState;
+
+/// Everything the mm layer keeps, made once at boot, before the second CPU starts.
+pub struct System<M: Machine> {
+    /// The boot-time choices.
+    pub config: Config,
+    /// The frames that user memory and tables come from.
+    pub frames: FrameAllocator<M>,
+    /// `Mm`s without references that are not freed yet.
+    pub dead: Gauge,
+    pub(crate) asids: AsidAllocator<M>,
+    pub(crate) reaper: Reaper<M>,
+    init_mm: &'static Mm<M>,
+    cpus: Vec<CpuState<M>>,
+}
+
+impl<M: Machine> System<M> {
+    /// A system for `cpus` CPUs whose hardware has ASIDs of `hardware_asid_bits`. Each CPU starts
+    /// lazy on `init_mm`: its TTBR0 must hold [`System::init_mm`]'s root under ASID 0 before it
+    /// first switches.
+    ///
+    /// # Errors
+    /// If the ASIDs would not go round.
+    ///
+    /// # Panics
+    /// If there is not one free frame for the reserved root.
+    pub fn new(
+        config: Config,
+        cpus: usize,
+        hardware_asid_bits: u32,
+        frames: FrameAllocator<M>,
+    ) -> Result<Self, ConfigError<'static>> {
+        let asid_bits = config.usable_asid_bits(hardware_asid_bits, cpus)?;
+        let root = frames.alloc_table().expect("no frame for init_mm's root");
+        let init_mm = Mm::init(root);
+        Ok(Self {
+            config,
+            frames,
+            dead: Gauge::new(),
+            asids: AsidAllocator::new(asid_bits),
+            reaper: Reaper::new(),
+            init_mm,
+            cpus: (0..cpus).map(|cpu| CpuState::new(CpuId(cpu as u16), config.scheme, init_mm)).collect(),
+        })
+    }
+
+    /// The kernel-only address space. Never freed, never a task's own.
+    pub fn init_mm(&self) -> &'static Mm<M> {
+        self.init_mm
+    }
+
+    /// Every CPU's part, by number.
+    pub fn cpus(&self) -> &[CpuState<M>] {
+        &self.cpus
+    }
+
+    /// A counter, summed over all CPUs.
+    pub fn total(&self, counter: Counter) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.counters.get(counter)).sum()
+    }
+}
