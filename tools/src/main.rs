@@ -1,3 +1,212 @@
-//! Host tools of Lazuli.
+//! `lazuli`: boots, tests, measures and packs the kernel. The Makefile calls it; `lazuli help` lists what it does.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod bench;
+mod broken;
+mod cargo;
+mod cpio;
+mod guest;
+mod image;
+mod job;
+mod pairwise;
+mod qemu;
+mod report;
+mod results;
+mod scenario;
+mod suite;
+mod symbols;
+mod table;
+mod test;
+
+use std::io::{BufRead, Write, stdin, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use guest::HANG;
+use qemu::Machine;
+use symbols::{Annotator, Symbols};
+
+/// Host tools of Lazuli
+#[derive(clap::Parser)]
+#[command(name = "lazuli", disable_help_subcommand = false)]
+enum Tool {
+    /// Boot a kernel in QEMU; the exit status is the kernel's
+    Run {
+        /// End it after that many seconds, with exit status 124
+        #[arg(long)]
+        timeout: Option<u64>,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Print the QEMU command that `run` would execute
+    Line {
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Boot once per scheme, measure, and print one table
+    Bench(bench::Options),
+    /// Boot every test on a matrix of machines
+    Test(test::Options),
+    /// Write an initramfs
+    Cpio {
+        /// The archive to write
+        out: PathBuf,
+        /// SOURCE=TARGET for a file or a folder; a bare folder becomes the root
+        #[arg(required = true)]
+        files: Vec<String>,
+    },
+    /// Make a raw Image of an ELF kernel, with a program inside if one is given
+    Image {
+        /// The file to write
+        out: PathBuf,
+        /// The kernel (ELF or raw Image)
+        #[arg(long)]
+        kernel: PathBuf,
+        /// The archive to put in
+        #[arg(long)]
+        initrd: Option<PathBuf>,
+        /// The kernel command line to put in
+        #[arg(long, default_value = "", allow_hyphen_values = true)]
+        cmdline: String,
+    },
+    /// Copy the standard input, adding names to `  at 0x…` lines
+    Symbols {
+        /// The kernel's ELF file
+        elf: PathBuf,
+    },
+    /// Fail if a file is larger than allowed
+    Size {
+        /// The file
+        file: PathBuf,
+        /// The most it may have, such as 512K
+        #[arg(long)]
+        max: String,
+    },
+    /// Fail if QEMU is missing; warn if it is too old for the Raspberry Pi 4
+    CheckQemu,
+}
+
+fn main() -> ExitCode {
+    match guest::stop_guests_on_signals().and_then(|()| execute(Tool::parse())) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("lazuli: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(tool: Tool) -> Result<ExitCode> {
+    let from = |good: bool| {
+        if good {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    };
+    match tool {
+        Tool::Run { timeout, machine } => return run(machine, timeout),
+        Tool::Line { mut machine } => {
+            machine.kernel = qemu::raw_kernel(&machine.kernel)?;
+            println!("{}", machine.shell_line());
+        }
+        Tool::Bench(options) => return bench::run(options).map(from),
+        Tool::Test(options) => return test::run(&options).map(from),
+        Tool::Cpio { out, files } => {
+            let mut archive = cpio::Archive::default();
+            files.iter().try_for_each(|spec| archive.add(spec))?;
+            write(&out, &archive.bytes())?;
+        }
+        Tool::Image {
+            out,
+            kernel,
+            initrd,
+            cmdline,
+        } => {
+            let mut image =
+                image::raw(&read(&kernel)?).with_context(|| kernel.display().to_string())?;
+            if let Some(initrd) = initrd {
+                image = image::bundle(&image, &read(&initrd)?, &cmdline)?;
+            }
+            write(&out, &image)?;
+        }
+        Tool::Symbols { elf } => annotate(&elf)?,
+        Tool::Size { file, max } => check_size(&file, &max)?,
+        Tool::CheckQemu => check_qemu()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(mut machine: Machine, timeout: Option<u64>) -> Result<ExitCode> {
+    let symbols = Symbols::open(&machine.kernel).ok();
+    machine.kernel = qemu::raw_kernel(&machine.kernel)?;
+    let mut show = |bytes: &[u8]| {
+        // A console that nobody reads any more ends the boot by SIGPIPE's error elsewhere; nothing to do here.
+        let _ = stdout().write_all(bytes).and_then(|()| stdout().flush());
+    };
+    let outcome = guest::boot(
+        &machine,
+        timeout.map(Duration::from_secs),
+        symbols.as_ref(),
+        &mut show,
+    )?;
+    if outcome.status == HANG {
+        eprintln!("lazuli: {}", outcome.hang_text());
+    }
+    Ok(ExitCode::from(
+        u8::try_from(outcome.status).unwrap_or(u8::MAX),
+    ))
+}
+
+fn annotate(elf: &Path) -> Result<()> {
+    let symbols = Symbols::open(elf)?;
+    let mut annotator = Annotator::new(Some(&symbols));
+    let mut line = Vec::new();
+    let mut input = stdin().lock();
+    while input
+        .read_until(b'\n', &mut line)
+        .context("cannot read the standard input")?
+        > 0
+    {
+        stdout()
+            .write_all(&annotator.feed(&line))
+            .context("cannot write")?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn check_size(file: &Path, max: &str) -> Result<()> {
+    let (size, limit) = (read(file)?.len() as u64, image::parse_size(max)?);
+    ensure!(
+        size <= limit,
+        "{} has {size} bytes, {} more than the {max} allowed",
+        file.display(),
+        size - limit
+    );
+    println!("{}: {size} bytes of {limit}", file.display());
+    Ok(())
+}
+
+fn check_qemu() -> Result<()> {
+    let version = qemu::version()?;
+    if version < qemu::FIRST_WITH_RPI4 {
+        eprintln!(
+            "note: QEMU {version} has no raspi4b (since {}); only `virt` is run",
+            qemu::FIRST_WITH_RPI4
+        );
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,99 @@
+# The only door. Bare `make` prints what there is to open.
+
+SMP = 4
+MEM = 512M
+GIC = 3
+CPU = cortex-a72
+LAZY_TLB =
+APP =
+ARGS =
+CMDLINE =
+CELL =
+V =
+# These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
+export APP ARGS CMDLINE
+
+Q := $(if $(V),,@)
+TARGET := aarch64-unknown-none-softfloat
+KERNEL := target/$(TARGET)/release/lazuli
+PROGRAMS := target/aarch64-unknown-linux-musl/release
+NAMES := $(basename $(notdir $(wildcard user/src/bin/*.rs)))
+IN_BIN := $(foreach name,$(NAMES),$(PROGRAMS)/$(name)=/bin/$(name))
+TESTS := $(wildcard $(foreach name,conform lazycheck fuzz lifetimes,user/src/bin/$(name).rs))
+SCHEMES := $(or $(LAZY_TLB),refcount,shootdown,eager)
+LAZULI := cargo run --quiet --package lazuli-tools --
+MACHINE = --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE"
+CARGO_QUIET := $(if $(V),,--quiet)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test test-all image debug lint bench clean
+
+help: ## Print this
+	@echo 'make TARGET [VARIABLE=value ...]'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-12s %s\n' "$$n" "$$t"; done
+	@echo
+	@echo 'Variables (see README.md): SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
+	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot V=1'
+
+setup: ## Install what is missing, or say how to
+	$(Q)sh tools/setup.sh
+
+build: setup ## Build the kernel, the programs, build/lazuli.img and build/initramfs.cpio
+	$(Q)mkdir -p build
+	$(Q)cargo kbuild $(CARGO_QUIET) --release
+	$(Q)cargo ubuild $(CARGO_QUIET)
+	$(Q)$(LAZULI) image build/lazuli.img --kernel $(KERNEL)
+	$(Q)$(LAZULI) cpio build/initramfs.cpio $(IN_BIN)
+
+ifneq ($(APP),)
+run: build/app.cpio ## Measure every scheme; with LAZY_TLB= one; with APP= run that program
+	$(Q)$(LAZULI) run --kernel $(KERNEL) --initrd build/app.cpio $(MACHINE) \
+	  $(if $(LAZY_TLB),--scheme $(LAZY_TLB)) --init /app --args "$$ARGS"
+else
+run: bench
+endif
+
+bench: build ## Measure every scheme and print one table; figures go to build/bench.json
+	$(Q)$(LAZULI) bench --kernel $(KERNEL) --initrd build/initramfs.cpio --schemes $(SCHEMES) $(MACHINE) \
+	  --init /bin/lazybench --args "$$ARGS"
+
+test: build ## Run all tests, on target in a pairwise choice of machines; with CELL= one boot
+	$(Q)$(LAZULI) size build/lazuli.img --max 512K
+	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),--host) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
+	  --hello $(PROGRAMS)/hello $(TESTS:%=--program %)
+
+test-all: ## Run all tests in every machine
+	$(Q)$(MAKE) --no-print-directory test FULL=--full
+
+image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as one bootable file
+	$(Q)$(LAZULI) image build/lazuli-app.img --kernel $(KERNEL) --initrd build/app.cpio \
+	  --cmdline "$$CMDLINE $(LAZY_TLB:%=lazy_tlb=%) init=/app -- $$ARGS"
+	@echo 'build/lazuli-app.img; boot it: qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -smp 4' \
+	  '-kernel build/lazuli-app.img -nographic -nic none'
+
+build/app.cpio: build FORCE
+	$(Q)test -n "$$APP" || { echo 'name the program: APP=path/to/static-elf'; exit 1; }
+	$(Q)$(LAZULI) cpio build/app.cpio "$$APP=/app" $(IN_BIN)
+
+FORCE:
+
+debug: build ## Boot and wait for a debugger
+	@echo "QEMU waits. In another terminal: gdb-multiarch $(KERNEL) -ex 'target remote :1234'"
+	$(Q)$(LAZULI) run --kernel $(KERNEL) --initrd build/initramfs.cpio $(MACHINE) \
+	  $(if $(LAZY_TLB),--scheme $(LAZY_TLB)) --init /bin/lazybench --args "$$ARGS" -- -s -S
+
+lint: setup ## Check format, clippy and rustdoc, all warnings denied
+	$(Q)cargo fmt --all --check
+	$(Q)cargo clippy $(CARGO_QUIET) --all-targets -- -D warnings
+	$(Q)cargo kclippy $(CARGO_QUIET) -- -D warnings
+	$(Q)cargo kclippy $(CARGO_QUIET) --features fault-points -- -D warnings
+	$(Q)cargo clippy $(CARGO_QUIET) --package lazuli-user --target aarch64-unknown-linux-musl --all-targets -- -D warnings
+	$(Q)RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_QUIET) --no-deps --document-private-items
+	$(Q)RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_QUIET) --no-deps --document-private-items --package lazuli --lib --target $(TARGET)
+	$(Q)RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_QUIET) --no-deps --package lazuli-user --lib --target aarch64-unknown-linux-musl
+	$(Q)sh -n tools/setup.sh && bash -n .ci/run
+
+clean: ## Remove all that was built
+	$(Q)cargo clean $(CARGO_QUIET)
+	$(Q)rm -rf build

@@ -1,0 +1,113 @@
+#!/bin/sh
+# Installs what building and testing need, or says in one line how to. Changes nothing when all is there.
+#
+#   sh tools/setup.sh            compiler, linker, Rust targets, QEMU
+#   sh tools/setup.sh busybox    Debian's arm64 busybox, into build/busybox (the host is not touched)
+set -eu
+
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Runs a command as root; says the command where that cannot be.
+as_root() {
+    say "$*"
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@" || die "sudo refused; as root run: $*"
+    else
+        die "neither root nor sudo; as root run: $*"
+    fi
+}
+
+# install WHAT PACKAGE...: by apt-get, or says what to install.
+install() {
+    what=$1
+    shift
+    command -v apt-get >/dev/null || die "$what is missing; install it with this system's package manager"
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+}
+
+rust() {
+    command -v cargo >/dev/null || die "Rust is missing; run: curl https://sh.rustup.rs -sSf | sh -s -- -y"
+    libraries=$(rustc --print sysroot)/lib/rustlib
+    for target in aarch64-unknown-none-softfloat aarch64-unknown-linux-musl; do
+        [ -d "$libraries/$target" ] && continue
+        command -v rustup >/dev/null || die "Rust target $target is missing, and no rustup to add it; see https://rustup.rs"
+        say "rustup target add $target"
+        rustup target add "$target"
+    done
+    for tool in cargo-clippy cargo-fmt; do
+        command -v "$tool" >/dev/null && "$tool" --version >/dev/null 2>&1 && continue
+        rustup component add clippy rustfmt
+    done
+}
+
+linker() {
+    command -v cc >/dev/null || install "a C linker (gcc and libc6-dev)" gcc libc6-dev
+}
+
+# The major version of the installed QEMU; nothing if there is none.
+qemu_version() {
+    qemu-system-aarch64 --version 2>/dev/null | sed -n '1s/.*version \([0-9]*\)\..*/\1/p'
+}
+
+# Debian 12 has QEMU 7.2. Its backports have one with the Raspberry Pi 4.
+add_backports() {
+    apt-cache policy | grep -q bookworm-backports && return
+    mirror=$(apt-cache policy | sed -n 's|^ *[0-9]* \(http[^ ]*\) bookworm/main .*|\1|p' | head -n 1)
+    line="deb ${mirror:-http://deb.debian.org/debian} bookworm-backports main"
+    as_root sh -c "echo '$line' >/etc/apt/sources.list.d/bookworm-backports.list"
+}
+
+qemu() {
+    version=$(qemu_version)
+    [ "${version:-0}" -ge 9 ] && return
+    if grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release && command -v apt-get >/dev/null; then
+        add_backports
+        install "QEMU" -t bookworm-backports qemu-system-arm
+    elif [ -z "$version" ]; then
+        install "QEMU for Arm (qemu-system-aarch64, 9.0 or newer)" qemu-system-arm
+    fi
+    version=$(qemu_version)
+    [ -n "$version" ] || die "qemu-system-aarch64 is still missing; install QEMU 9.0 or newer for Arm"
+    [ "$version" -ge 9 ] || say "QEMU $version is older than 9.0: virt runs, the Raspberry Pi 4's part is SKIPPED"
+}
+
+# apt with a state of its own, for another architecture.
+foreign_apt() {
+    apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root \
+        -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
+        -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null "$@"
+}
+
+busybox() {
+    [ -x build/busybox/busybox ] && return
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    if ! command -v apt-get >/dev/null || [ ! -e "$keys" ]; then
+        say "no Debian archive here: the busybox tests are SKIPPED"
+        return
+    fi
+    apt=$(pwd)/build/apt
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" build/busybox
+    : >"$apt/status"
+    echo "deb [signed-by=$keys] http://deb.debian.org/debian bookworm main" >"$apt/sources.list"
+    if foreign_apt update >&2 && (cd build/busybox && foreign_apt download busybox-static >&2); then
+        dpkg -x build/busybox/busybox-static_*.deb build/busybox/root
+        cp build/busybox/root/bin/busybox build/busybox/busybox
+    else
+        say "busybox could not be fetched: its tests are SKIPPED"
+    fi
+    rm -rf "$apt"
+}
+
+case ${1:-} in
+    "")
+        rust
+        linker
+        qemu
+        ;;
+    busybox) busybox ;;
+    *) die "unknown word $1" ;;
+esac

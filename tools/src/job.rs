@@ -1,0 +1,129 @@
+//! One boot that is to be judged: what it boots, what must come of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::guest::{self, HANG, Outcome};
+use crate::qemu::Machine;
+use crate::report::Tally;
+use crate::symbols::Symbols;
+
+/// The kernel's exit status after a panic.
+const PANIC: i32 = 101;
+
+/// What makes a boot good.
+#[derive(Clone, Debug)]
+pub(crate) enum Expect {
+    /// It reports tests, and all passed.
+    Report,
+    /// It ends with failure, by its own will, and the console says each of these.
+    Refusal(Vec<String>),
+}
+
+/// One boot.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) machine: Machine,
+    /// The kernel's ELF file, for the symbols.
+    pub(crate) elf: PathBuf,
+    pub(crate) timeout_s: u64,
+    pub(crate) expect: Expect,
+}
+
+/// A boot that was judged.
+pub(crate) struct Judged {
+    pub(crate) tally: Tally,
+    pub(crate) outcome: Outcome,
+}
+
+impl Job {
+    /// Boots and judges. The console is kept in the folder `logs`.
+    pub(crate) fn run(&self, logs: &Path, sink: &mut dyn FnMut(&[u8])) -> Result<Judged> {
+        // Kernels without debug information are judged all the same.
+        let symbols = Symbols::open(&self.elf).ok();
+        let limit = Duration::from_secs(self.timeout_s);
+        let outcome = guest::boot(&self.machine, Some(limit), symbols.as_ref(), sink)?;
+        let log = logs.join(format!("{}.log", self.name));
+        let text = format!("{}\n{}", self.machine.shell_line(), outcome.console);
+        std::fs::write(&log, text).with_context(|| format!("cannot write {}", log.display()))?;
+        Ok(Judged {
+            tally: judge(&self.expect, &outcome),
+            outcome,
+        })
+    }
+}
+
+fn judge(expect: &Expect, outcome: &Outcome) -> Tally {
+    if outcome.status == HANG {
+        let mut tally = Tally::of_boot(&outcome.console, 1);
+        tally.failures = vec![outcome.hang_text()];
+        return tally;
+    }
+    let Expect::Refusal(texts) = expect else {
+        return Tally::of_boot(&outcome.console, outcome.status);
+    };
+    let missing = texts.iter().filter(|text| !outcome.console.contains(*text));
+    let mut failures: Vec<_> = missing
+        .map(|text| format!("the console does not say `{text}`"))
+        .collect();
+    if outcome.status == 0 || outcome.status > HANG {
+        failures.push(format!(
+            "exit status {} instead of a refusal",
+            outcome.status
+        ));
+    }
+    if outcome.status == PANIC {
+        failures.push("the kernel panicked over bad input".to_owned());
+    }
+    Tally {
+        passed: usize::from(failures.is_empty()),
+        skipped: 0,
+        failures,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(status: i32, console: &str) -> Outcome {
+        Outcome {
+            status,
+            console: console.to_owned(),
+            elapsed: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_hang_is_one_failure_that_names_the_last_test() {
+        let tally = judge(&Expect::Report, &outcome(HANG, "ok a\nok b\n"));
+        assert_eq!(tally.passed, 2);
+        assert_eq!(
+            tally.failures,
+            ["hang: no end within 60 s; last test seen: b"]
+        );
+        let silent = judge(&Expect::Refusal(vec![]), &outcome(HANG, ""));
+        assert_eq!(
+            silent.failures,
+            ["hang: no end within 60 s; no test had reported"]
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_held_to_its_words_and_to_its_status() {
+        let expect = Expect::Refusal(vec!["lazy_tlb".into(), "refcount".into()]);
+        let failures = |status, console| judge(&expect, &outcome(status, console)).failures.len();
+        assert_eq!(failures(1, "lazy_tlb= is one of refcount"), 0);
+        assert_eq!(failures(1, "lazy_tlb"), 1);
+        assert_eq!(
+            failures(PANIC, "lazy_tlb refcount"),
+            1,
+            "a panic is no clear error"
+        );
+        assert_eq!(failures(139, "lazy_tlb refcount"), 1, "QEMU died");
+        assert_eq!(failures(0, ""), 3);
+    }
+}

@@ -1,0 +1,295 @@
+//! The QEMU `virt` machine that a kernel is booted on, as a command line.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::image;
+
+const PROGRAM: &str = "qemu-system-aarch64";
+/// The Raspberry Pi 4 model came with this release. `virt` needs less.
+pub(crate) const FIRST_WITH_RPI4: u32 = 9;
+
+/// One machine and what it boots.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Machine {
+    /// The kernel: its ELF file, or a raw Image
+    #[arg(long)]
+    pub(crate) kernel: PathBuf,
+    /// Archive with the programs
+    #[arg(long)]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 4)]
+    pub(crate) smp: u32,
+    /// Memory, as QEMU writes it
+    #[arg(long, default_value = "512M")]
+    pub(crate) memory: String,
+    /// Interrupt controller: 2 or 3
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
+    pub(crate) gic: u8,
+    /// CPU model: cortex-a72, max, …
+    #[arg(long, default_value = "cortex-a72")]
+    pub(crate) cpu: String,
+    /// Enter at EL2 instead of EL1
+    #[arg(long)]
+    pub(crate) virtualization: bool,
+    /// Count instructions: one guest thread, time is the number of instructions executed, every run the same
+    #[arg(long)]
+    pub(crate) icount: bool,
+    /// Lazy TLB scheme (`lazy_tlb=` on the kernel's command line)
+    #[arg(long)]
+    pub(crate) scheme: Option<String>,
+    /// More words for the kernel's command line
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    pub(crate) cmdline: String,
+    /// The first program
+    #[arg(long)]
+    pub(crate) init: Option<String>,
+    /// Arguments of the first program, as one string; "double quotes" hold words together
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    pub(crate) args: String,
+    /// More options for QEMU, after `--`
+    #[arg(last = true)]
+    pub(crate) extra: Vec<String>,
+}
+
+impl Machine {
+    /// The default machine, with nothing to boot but `kernel`.
+    pub(crate) fn of(kernel: PathBuf) -> Self {
+        Self {
+            kernel,
+            initrd: None,
+            smp: 4,
+            memory: "512M".to_owned(),
+            gic: 3,
+            cpu: "cortex-a72".to_owned(),
+            virtualization: false,
+            icount: false,
+            scheme: None,
+            cmdline: String::new(),
+            init: None,
+            args: String::new(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// The kernel's command line.
+    pub(crate) fn append(&self) -> String {
+        let mut words = vec!["exit=semihosting".to_owned()];
+        words.extend(
+            self.scheme
+                .iter()
+                .map(|scheme| format!("lazy_tlb={scheme}")),
+        );
+        words.extend(Some(self.cmdline.clone()).filter(|text| !text.is_empty()));
+        words.extend(self.init.iter().map(|init| format!("init={init}")));
+        if !self.args.is_empty() {
+            words.push(format!("-- {}", self.args));
+        }
+        words.join(" ")
+    }
+
+    /// QEMU's arguments. The console is the standard input and output, and ^C ends QEMU.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let el2 = if self.virtualization {
+            ",virtualization=on"
+        } else {
+            ""
+        };
+        let machine = format!("virt,gic-version={}{el2}", self.gic);
+        let smp = self.smp.to_string();
+        let kernel = self.kernel.display().to_string();
+        let append = self.append();
+        let mut words = vec![
+            "-M",
+            &machine,
+            "-cpu",
+            &self.cpu,
+            "-smp",
+            &smp,
+            "-m",
+            &self.memory,
+            "-kernel",
+            &kernel,
+        ];
+        let initrd = self.initrd.as_ref().map(|path| path.display().to_string());
+        if let Some(initrd) = &initrd {
+            words.extend(["-initrd", initrd]);
+        }
+        words.extend([
+            "-append", &append, "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic",
+            "none",
+        ]);
+        words.extend([
+            "-no-reboot",
+            "-semihosting-config",
+            "enable=on,target=native",
+        ]);
+        if self.icount {
+            words.extend([
+                "-icount",
+                "shift=0,sleep=off",
+                "-seed",
+                "1",
+                "-rtc",
+                "base=2024-01-01T00:00:00,clock=vm",
+            ]);
+        }
+        words
+            .into_iter()
+            .map(str::to_owned)
+            .chain(self.extra.iter().cloned())
+            .collect()
+    }
+
+    /// The command that boots this machine.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(self.arguments());
+        command
+    }
+
+    /// The same command as a line to paste into a shell.
+    pub(crate) fn shell_line(&self) -> String {
+        let words = self.arguments().into_iter().map(|word| quote(&word));
+        std::iter::once(PROGRAM.to_owned())
+            .chain(words)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    /// Host threads that the guest keeps busy.
+    pub(crate) fn host_threads(&self) -> u32 {
+        if self.icount { 1 } else { self.smp }
+    }
+}
+
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:+@".contains(c);
+    if word.chars().all(plain) && !word.is_empty() {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The raw Image of the kernel at `path`: an ELF is laid out into a file next to it.
+///
+/// QEMU passes the device tree only to a raw Image, as firmware does.
+pub(crate) fn raw_kernel(path: &Path) -> Result<PathBuf> {
+    let file = std::fs::read(path)
+        .with_context(|| format!("no kernel at {}; run `make build`", path.display()))?;
+    let image = image::raw(&file).with_context(|| path.display().to_string())?;
+    if image == file {
+        return Ok(path.to_owned());
+    }
+    let target = path.with_extension("img");
+    std::fs::write(&target, image).with_context(|| format!("cannot write {}", target.display()))?;
+    Ok(target)
+}
+
+/// The major version of the QEMU that is installed.
+pub(crate) fn version() -> Result<u32> {
+    let Ok(output) = Command::new(PROGRAM).arg("--version").output() else {
+        bail!("{PROGRAM} is not installed; run `make setup`, or: apt-get install qemu-system-arm");
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    parse_version(&text).with_context(|| {
+        format!(
+            "cannot read the version of {PROGRAM} from `{}`",
+            text.trim()
+        )
+    })
+}
+
+fn parse_version(text: &str) -> Option<u32> {
+    text.split_once("version ")?
+        .1
+        .split('.')
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn machine() -> Machine {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            machine: Machine,
+        }
+        <Line as clap::Parser>::parse_from(["lazuli", "--kernel", "k.img"]).machine
+    }
+
+    #[test]
+    fn the_defaults_are_stated_twice_and_agree() {
+        assert_eq!(
+            machine().shell_line(),
+            Machine::of("k.img".into()).shell_line()
+        );
+    }
+
+    #[test]
+    fn the_default_line_is_the_promised_one() {
+        let line = machine().shell_line();
+        let promised = "qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -smp 4 -m 512M -kernel k.img ";
+        assert!(line.starts_with(promised), "{line}");
+        assert!(
+            line.contains(" -nic none ") && line.contains(" enable=on,target=native"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_command_line_ends_with_the_programs_arguments() {
+        let machine = Machine {
+            scheme: Some("eager".into()),
+            cmdline: "asid_bits=8".into(),
+            init: Some("/app".into()),
+            args: "-c \"a b\"".into(),
+            ..machine()
+        };
+        assert_eq!(
+            machine.append(),
+            "exit=semihosting lazy_tlb=eager asid_bits=8 init=/app -- -c \"a b\""
+        );
+    }
+
+    #[test]
+    fn icount_gic_and_el2_show() {
+        let line = Machine {
+            icount: true,
+            gic: 2,
+            virtualization: true,
+            ..machine()
+        }
+        .shell_line();
+        assert!(
+            line.contains("virt,gic-version=2,virtualization=on"),
+            "{line}"
+        );
+        assert!(line.contains("-icount shift=0,sleep=off"), "{line}");
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(
+            [quote("a=b"), quote("a b"), quote("it's"), quote("")],
+            ["a=b", "'a b'", r"'it'\''s'", "''"]
+        );
+    }
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(
+            parse_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2)"),
+            Some(10)
+        );
+        assert_eq!(parse_version("QEMU emulator version 7.2.15"), Some(7));
+        assert_eq!(parse_version("?"), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! What lazybench measured: its `result` lines, the table made of them, and the headline they must prove.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::table;
+
+/// One `result` line of one boot.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Measurement {
+    pub(crate) scheme: String,
+    pub(crate) workload: String,
+    fields: BTreeMap<String, f64>,
+}
+
+/// Reads the `result workload=W ops=N ns=N key=value …` lines of a console.
+pub(crate) fn parse(scheme: &str, console: &str) -> Vec<Measurement> {
+    console
+        .lines()
+        .filter_map(|line| parse_line(scheme, line))
+        .collect()
+}
+
+fn parse_line(scheme: &str, line: &str) -> Option<Measurement> {
+    let words = line
+        .trim_end()
+        .strip_prefix("result ")?
+        .split(' ')
+        .filter_map(|word| word.split_once('='));
+    let (mut workload, mut fields) = (None, BTreeMap::new());
+    for (key, value) in words {
+        if key == "workload" {
+            workload = Some(value.to_owned());
+        } else {
+            fields.insert(key.to_owned(), value.parse().ok()?);
+        }
+    }
+    fields.get("ops")?;
+    Some(Measurement {
+        scheme: scheme.to_owned(),
+        workload: workload?,
+        fields,
+    })
+}
+
+impl Measurement {
+    fn get(&self, key: &str) -> f64 {
+        self.fields.get(key).copied().unwrap_or(0.0)
+    }
+
+    fn sum(&self, matches: impl Fn(&str) -> bool) -> f64 {
+        self.fields
+            .iter()
+            .filter(|(key, _)| matches(key))
+            .map(|(_, value)| value)
+            .sum()
+    }
+
+    /// Shared read-modify-writes of an `mm_count` for laziness.
+    fn lazy_writes(&self) -> f64 {
+        self.get("lazy_grabs") + self.get("lazy_drops")
+    }
+
+    fn row(&self) -> Vec<String> {
+        let per_operation = |count: f64| table::number(count / self.get("ops").max(1.0));
+        let per_second = self.get("ops") * 1e9 / self.get("ns").max(1.0);
+        let mut row = vec![
+            self.workload.clone(),
+            self.scheme.clone(),
+            table::number(per_second),
+        ];
+        let counts = [
+            self.lazy_writes(),
+            self.get("ttbr0_writes"),
+            self.get("ipi_shoot"),
+            self.get("ipi_resched"),
+            self.get("ipi_call"),
+            self.get("ipi_tlb"),
+            self.sum(|key| key.starts_with("tlbi_") && key.ends_with("_is")),
+            self.sum(|key| key.starts_with("tlbi_") && key.ends_with("_local")),
+        ];
+        row.extend(counts.map(per_operation));
+        row.extend([self.get("dead_now"), self.get("dead_max")].map(|level| format!("{level:.0}")));
+        row
+    }
+
+    fn is_remote_switch(&self) -> bool {
+        self.workload.starts_with("ctx-") && self.workload.ends_with("-other")
+    }
+}
+
+const HEADS: [&str; 13] = [
+    "workload",
+    "scheme",
+    "ops/s",
+    "RMW/op",
+    "TTBR0/op",
+    "shoot/op",
+    "resched/op",
+    "call/op",
+    "flush/op",
+    "TLBI-IS/op",
+    "TLBI/op",
+    "dead now",
+    "dead max",
+];
+
+/// One table of all boots: workloads in the order they ran, the schemes of each next to one another.
+pub(crate) fn table(all: &[Measurement]) -> String {
+    let mut order: Vec<&str> = Vec::new();
+    for measurement in all {
+        if !order.contains(&measurement.workload.as_str()) {
+            order.push(&measurement.workload);
+        }
+    }
+    let of_workload = |name: &&str| {
+        all.iter()
+            .filter(|m| m.workload == *name)
+            .map(Measurement::row)
+            .collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = order.iter().flat_map(of_workload).collect();
+    table::render(&HEADS, 2, &rows)
+}
+
+/// What the columns mean, for whoever sees the table for the first time.
+pub(crate) const LEGEND: &str = "\
+per operation: RMW = shared read-modify-writes of mm_count for laziness; TTBR0 = writes of TTBR0_EL1;
+shoot, resched, call, flush = IPIs by reason; TLBI-IS = broadcast, TLBI = local invalidations.
+dead = address spaces without users that still wait to be freed: now, and the most at once.
+";
+
+/// Shared writes per user→idle→user switch under `scheme`, over all workloads whose partner is on another CPU.
+fn lazy_writes_per_switch(all: &[Measurement], scheme: &str) -> Option<f64> {
+    let remote = || {
+        all.iter()
+            .filter(|m| m.scheme == scheme && m.is_remote_switch())
+    };
+    let switches: f64 = remote().map(|m| m.get("switch_user_kernel")).sum();
+    (switches > 0.0).then(|| remote().map(Measurement::lazy_writes).sum::<f64>() / switches)
+}
+
+/// The headline, or why the figures do not bear it out. Nothing if neither scheme of it was measured.
+///
+/// `refcount` writes the shared count twice per user→idle→user switch, `shootdown` never. The few switches that begin
+/// inside a measured region and end outside it leave `refcount` a hundredth off; `shootdown` has no such excuse.
+pub(crate) fn headline(all: &[Measurement]) -> Result<Option<String>, String> {
+    let expected = [("refcount", 1.98..=2.02), ("shootdown", 0.0..=0.0)];
+    let (mut figures, mut wrong) = (String::new(), Vec::new());
+    for (scheme, range) in expected
+        .into_iter()
+        .filter(|(scheme, _)| all.iter().any(|m| m.scheme == *scheme))
+    {
+        match lazy_writes_per_switch(all, scheme) {
+            Some(writes) => {
+                let _ = write!(figures, " {scheme} {writes:.2}");
+                if !range.contains(&writes) {
+                    wrong.push(format!(
+                        "{scheme} should write {:.0}, not {writes:.4}",
+                        range.end().floor()
+                    ));
+                }
+            }
+            None => wrong.push(format!(
+                "{scheme} has no ctx-*-other result with switch_user_kernel"
+            )),
+        }
+    }
+    let line = format!("mm_count writes per user→idle→user switch:{figures}");
+    if wrong.is_empty() {
+        Ok((!figures.is_empty()).then_some(line))
+    } else {
+        Err(format!("{line}: {}", wrong.join("; ")))
+    }
+}
+
+/// All figures, for other programs.
+pub(crate) fn to_json(machine: &str, all: &[Measurement]) -> Value {
+    let results = all
+        .iter()
+        .map(|m| json!({"scheme": m.scheme, "workload": m.workload, "figures": m.fields}));
+    json!({"machine": machine, "results": results.collect::<Vec<_>>()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(scheme: &str, grabs: u32, drops: u32) -> Measurement {
+        let line = format!(
+            "result workload=ctx-threads-pipe-other ops=100 ns=1000000 switch_user_kernel=200 \
+             lazy_grabs={grabs} lazy_drops={drops} tlbi_leaf_is=50 tlbi_asid_is=50 tlbi_all_local=7 dead_max=3\r"
+        );
+        parse(scheme, &line).remove(0)
+    }
+
+    #[test]
+    fn only_whole_result_lines_count() {
+        let console = "lazybench: x ...\nresult workload=a ops=2 ns=4\nresult workload=b ns=4\nresult ops=1\n\
+                       result workload=c ops=x\n";
+        let seen = parse("eager", console);
+        assert_eq!(seen.len(), 1);
+        assert_eq!((seen[0].workload.as_str(), seen[0].get("ns")), ("a", 4.0));
+    }
+
+    #[test]
+    fn a_row_is_per_operation_and_joins_scopes() {
+        let row = remote("refcount", 200, 200).row();
+        let tail = [
+            "100,000", "4.00", "0", "0", "0", "0", "0", "1.00", "0.07", "0", "3",
+        ];
+        assert_eq!(row[2..], tail);
+        assert_eq!(row.len(), HEADS.len());
+    }
+
+    #[test]
+    fn the_table_groups_by_workload() {
+        let other = parse("eager", "result workload=syscall ops=1 ns=1").remove(0);
+        let text = table(&[remote("refcount", 1, 1), other, remote("shootdown", 0, 0)]);
+        let firsts: Vec<_> = text
+            .lines()
+            .map(|l| l.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+            .collect();
+        let pipe = "ctx-threads-pipe-other";
+        let expected = [
+            "workload scheme".to_owned(),
+            format!("{pipe} refcount"),
+            format!("{pipe} shootdown"),
+            "syscall eager".to_owned(),
+        ];
+        assert_eq!(firsts, expected);
+    }
+
+    #[test]
+    fn the_headline_holds_or_says_which_figure_is_off() {
+        let good = [remote("refcount", 200, 199), remote("shootdown", 0, 0)];
+        assert_eq!(
+            headline(&good).unwrap().unwrap(),
+            "mm_count writes per user→idle→user switch: refcount 2.00 shootdown 0.00"
+        );
+        let counts = [remote("refcount", 200, 200), remote("shootdown", 1, 0)];
+        assert!(
+            headline(&counts)
+                .unwrap_err()
+                .contains("shootdown should write 0")
+        );
+        let misses = [remote("refcount", 100, 100), remote("shootdown", 0, 0)];
+        assert!(
+            headline(&misses)
+                .unwrap_err()
+                .contains("refcount should write 2")
+        );
+        let nothing = parse("refcount", "result workload=syscall ops=1 ns=1");
+        assert!(headline(&nothing).unwrap_err().contains("no ctx-*-other"));
+        let neither = parse("eager", "result workload=syscall ops=1 ns=1");
+        assert_eq!(headline(&neither), Ok(None));
+    }
+}

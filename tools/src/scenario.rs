@@ -1,0 +1,127 @@
+//! Boots that show one thing: bad input must end in a clear error, and a stranger's program must just run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::broken;
+use crate::cpio::Archive;
+use crate::job::{Expect, Job};
+use crate::qemu::Machine;
+
+/// What the scenarios are made of.
+pub(crate) struct Parts {
+    /// The raw kernel and its ELF file.
+    pub(crate) kernel: PathBuf,
+    pub(crate) elf: PathBuf,
+    /// A small program that works.
+    pub(crate) program: PathBuf,
+    /// Where the archives go.
+    pub(crate) folder: PathBuf,
+}
+
+/// A boot with a program that is wrong in one way: its name, how the program is made, what the console must say.
+type WrongProgram = (&'static str, fn(&[u8]) -> Result<Vec<u8>>, &'static str);
+
+const WRONG_PROGRAMS: [WrongProgram; 6] = [
+    (
+        "init-not-elf",
+        |_| Ok(b"#!/bin/sh\necho hello\n".to_vec()),
+        "ELF",
+    ),
+    ("init-wrong-machine", broken::wrong_machine, "AArch64"),
+    ("init-truncated", broken::truncated, "truncated"),
+    ("init-overlapping", broken::overlapping, "overlap"),
+    ("init-in-kernel-half", broken::in_kernel_half, "user"),
+    ("init-too-big", broken::too_big, "memory"),
+];
+
+/// A boot with a wrong command line: its name, the words, what the console must say.
+const WRONG_LINES: [(&str, &str, &[&str]); 4] = [
+    ("no-init", "init=/nowhere", &["/nowhere"]),
+    (
+        "unknown-option",
+        "init=/app colour=blue",
+        &["colour", "lazy_tlb="],
+    ),
+    (
+        "unknown-scheme",
+        "init=/app lazy_tlb=nonsense",
+        &["nonsense", "refcount", "shootdown", "eager"],
+    ),
+    (
+        "impossible-asid-bits",
+        "init=/app asid_bits=1",
+        &["asid_bits"],
+    ),
+];
+
+impl Parts {
+    /// Boots that must be refused.
+    pub(crate) fn refusals(&self) -> Result<Vec<Job>> {
+        let good = self.program()?;
+        let whole = self.archive("good", &good)?;
+        let mut jobs = Vec::new();
+        for (name, make, says) in WRONG_PROGRAMS {
+            let wrong = make(&good).with_context(|| format!("cannot make {name}"))?;
+            jobs.push(self.refusal(
+                name,
+                Some(self.archive(name, &wrong)?),
+                "init=/app",
+                &[says],
+            ));
+        }
+        for (name, words, says) in WRONG_LINES {
+            jobs.push(self.refusal(name, Some(whole.clone()), words, says));
+        }
+        jobs.push(self.refusal("no-initrd", None, "init=/app", &["-initrd"]));
+        let bytes = fs::read(&whole).context("cannot read the archive back")?;
+        let cut = self.save("truncated-cpio.cpio", &bytes[..bytes.len() / 2])?;
+        jobs.push(self.refusal("truncated-cpio", Some(cut), "init=/app", &["cpio"]));
+        Ok(jobs)
+    }
+
+    fn refusal(&self, name: &str, initrd: Option<PathBuf>, cmdline: &str, says: &[&str]) -> Job {
+        let says = says.iter().map(|text| (*text).to_owned()).collect();
+        self.job(
+            &format!("refuse-{name}"),
+            initrd,
+            cmdline,
+            Expect::Refusal(says),
+        )
+    }
+
+    fn job(&self, name: &str, initrd: Option<PathBuf>, cmdline: &str, expect: Expect) -> Job {
+        let machine = Machine {
+            initrd,
+            cmdline: cmdline.to_owned(),
+            ..Machine::of(self.kernel.clone())
+        };
+        Job {
+            name: name.to_owned(),
+            machine,
+            elf: self.elf.clone(),
+            timeout_s: 20,
+            expect,
+        }
+    }
+
+    fn program(&self) -> Result<Vec<u8>> {
+        fs::read(&self.program).with_context(|| format!("cannot read {}", self.program.display()))
+    }
+
+    fn archive(&self, name: &str, program: &[u8]) -> Result<PathBuf> {
+        let mut archive = Archive::default();
+        archive.add_program("/app", program.to_vec());
+        self.save(&format!("{name}.cpio"), &archive.bytes())
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        let context = || format!("cannot write {}", path.display());
+        fs::create_dir_all(Path::new(&self.folder)).with_context(context)?;
+        fs::write(&path, bytes).with_context(context)?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,279 @@
+//! Suites (a test kernel, or a test program under the real kernel) and the matrix of machines each is booted on.
+//!
+//! A suite states where it may run in its own source, in lines such as
+//!
+//! ```text
+//! //@ smp: 2 4          only on these numbers of CPUs; likewise gic, scheme, cpu, el
+//! //@ mode: icount      counts instructions; the default, parallel, runs each CPU as a thread of its own
+//! //@ timeout: 120      seconds for one boot
+//! //@ append: asid_bits=4
+//! //@ args: --seed 7
+//! ```
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::pairwise;
+use crate::qemu::Machine;
+
+/// What may differ between two boots of a suite, in the order of a cell's name.
+const AXES: [(&str, &[&str]); 5] = [
+    ("smp", &["1", "2", "4", "8"]),
+    ("gic", &["2", "3"]),
+    ("scheme", &["refcount", "shootdown", "eager"]),
+    ("cpu", &["cortex-a72", "max"]),
+    ("el", &["1", "2"]),
+];
+/// More virtual CPUs than this as parallel threads would starve one another on a small host.
+const MOST_PARALLEL: u32 = 4;
+
+/// Where and how a suite runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Per axis the values that are allowed; empty means all.
+    only: [Vec<String>; AXES.len()],
+    icount: bool,
+    pub(crate) timeout_s: u64,
+    append: String,
+    args: String,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            only: Default::default(),
+            icount: false,
+            timeout_s: 60,
+            append: String::new(),
+            args: String::new(),
+        }
+    }
+}
+
+impl Rules {
+    /// Reads the `//@` lines of a source file.
+    pub(crate) fn parse(source: &str) -> Result<Self> {
+        let mut rules = Self::default();
+        for line in source.lines().filter_map(|line| line.strip_prefix("//@ ")) {
+            let (key, value) = line
+                .split_once(": ")
+                .with_context(|| format!("`//@ {line}` is not `//@ key: value`"))?;
+            rules
+                .set(key, value.trim())
+                .with_context(|| format!("in `//@ {line}`"))?;
+        }
+        Ok(rules)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        if let Some(axis) = AXES.iter().position(|(name, _)| *name == key) {
+            let known = AXES[axis].1;
+            self.only[axis] = value.split_whitespace().map(str::to_owned).collect();
+            let stranger = self.only[axis]
+                .iter()
+                .find(|value| !known.contains(&value.as_str()));
+            ensure!(stranger.is_none(), "{key} is one of {}", known.join(", "));
+            return Ok(());
+        }
+        match (key, value) {
+            ("mode", "icount") => self.icount = true,
+            ("mode", "parallel") => self.icount = false,
+            ("timeout", seconds) => {
+                self.timeout_s = seconds.parse().context("timeout is in seconds")?
+            }
+            ("append", words) => self.append = words.to_owned(),
+            ("args", words) => self.args = words.to_owned(),
+            _ => bail!("keys are smp, gic, scheme, cpu, el, mode, timeout, append, args"),
+        }
+        Ok(())
+    }
+
+    fn allows(&self, axis: usize, value: usize) -> bool {
+        self.only[axis].is_empty()
+            || self.only[axis]
+                .iter()
+                .any(|allowed| allowed == AXES[axis].1[value])
+    }
+}
+
+/// One thing to boot in many machines.
+#[derive(Clone, Debug)]
+pub(crate) struct Suite {
+    pub(crate) name: String,
+    /// The raw kernel, and the ELF file with its symbols.
+    pub(crate) kernel: PathBuf,
+    pub(crate) elf: PathBuf,
+    pub(crate) initrd: Option<PathBuf>,
+    /// The program to start; none if the kernel is itself the test.
+    pub(crate) init: Option<String>,
+    pub(crate) rules: Rules,
+}
+
+/// One boot of one suite: the suite's number, then a value per axis.
+pub(crate) struct Cell(Vec<usize>);
+
+/// Every boot that the suites allow.
+pub(crate) fn all_cells(suites: &[Suite]) -> Vec<Cell> {
+    let axes = AXES.iter().map(|(_, values)| values.len());
+    let levels: Vec<usize> = std::iter::once(suites.len()).chain(axes).collect();
+    let allowed = |row: &Vec<usize>| {
+        (0..AXES.len()).all(|axis| suites[row[0]].rules.allows(axis, row[axis + 1]))
+    };
+    pairwise::product(&levels)
+        .into_iter()
+        .filter(allowed)
+        .map(Cell)
+        .collect()
+}
+
+/// Few of these boots, in which every pair still occurs: of two axes, and of each suite with each value.
+pub(crate) fn pairwise_cells(suites: &[Suite]) -> Vec<Cell> {
+    let rows: Vec<_> = all_cells(suites).into_iter().map(|cell| cell.0).collect();
+    pairwise::choose(&rows)
+        .into_iter()
+        .map(|index| Cell(rows[index].clone()))
+        .collect()
+}
+
+impl Cell {
+    pub(crate) fn suite<'a>(&self, suites: &'a [Suite]) -> &'a Suite {
+        &suites[self.0[0]]
+    }
+
+    fn value(&self, axis: usize) -> &'static str {
+        AXES[axis].1[self.0[axis + 1]]
+    }
+
+    /// Such as `ipi-smp4-gic3-shootdown-cortex-a72-el1`.
+    pub(crate) fn name(&self, suites: &[Suite]) -> String {
+        let [smp, gic, scheme, cpu, el] = std::array::from_fn(|axis| self.value(axis));
+        format!(
+            "{}-smp{smp}-gic{gic}-{scheme}-{cpu}-el{el}",
+            self.suite(suites).name
+        )
+    }
+
+    /// The machine it runs on.
+    pub(crate) fn machine(&self, suites: &[Suite]) -> Result<Machine> {
+        let suite = self.suite(suites);
+        let smp = self.value(0).parse()?;
+        Ok(Machine {
+            initrd: suite.initrd.clone(),
+            smp,
+            gic: self.value(1).parse()?,
+            cpu: self.value(3).to_owned(),
+            virtualization: self.value(4) == "2",
+            icount: suite.rules.icount || smp > MOST_PARALLEL,
+            scheme: Some(self.value(2).to_owned()),
+            cmdline: suite.rules.append.clone(),
+            init: suite.init.clone(),
+            args: suite.rules.args.clone(),
+            ..Machine::of(suite.kernel.clone())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suite(name: &str, source: &str) -> Suite {
+        Suite {
+            name: name.to_owned(),
+            kernel: "k.img".into(),
+            elf: "k".into(),
+            initrd: None,
+            init: None,
+            rules: Rules::parse(source).unwrap(),
+        }
+    }
+
+    #[test]
+    fn rules_are_read_from_the_source() {
+        let rules = Rules::parse(
+            "//! Doc.\n//@ smp: 2 4\n//@ mode: icount\n//@ timeout: 9\n//@ args: -s 1\nfn x() {}",
+        )
+        .unwrap();
+        assert!(rules.icount && !rules.allows(0, 0) && rules.allows(0, 1) && rules.allows(1, 0));
+        assert_eq!((rules.timeout_s, rules.args.as_str()), (9, "-s 1"));
+        assert_eq!(Rules::parse("//! Doc.").unwrap(), Rules::default());
+    }
+
+    #[test]
+    fn wrong_rules_are_refused_with_what_is_valid() {
+        for (source, word) in [
+            ("//@ smp: 3", "1, 2, 4, 8"),
+            ("//@ cores: 2", "keys are"),
+            ("//@ icount", "key: value"),
+            ("//@ mode: x", "keys are"),
+        ] {
+            let error = format!("{:#}", Rules::parse(source).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_full_product_honours_each_suites_rules() {
+        let suites = [
+            suite("a", ""),
+            suite("b", "//@ smp: 1\n//@ scheme: eager shootdown\n"),
+        ];
+        let cells = all_cells(&suites);
+        assert_eq!(cells.len(), 4 * 2 * 3 * 2 * 2 + 2 * 2 * 2 * 2);
+    }
+
+    #[test]
+    fn pairwise_boots_each_suite_with_each_value() {
+        let suites = [
+            suite("a", ""),
+            suite("b", "//@ smp: 1 2"),
+            suite("c", ""),
+            suite("d", ""),
+        ];
+        let cells = pairwise_cells(&suites);
+        assert!(cells.len() <= 24, "{}", cells.len());
+        let names: Vec<_> = cells.iter().map(|cell| cell.name(&suites)).collect();
+        for (suite, part) in [
+            ("a", "smp8"),
+            ("b", "smp2"),
+            ("c", "eager"),
+            ("d", "el2"),
+            ("b", "gic2"),
+            ("a", "max"),
+        ] {
+            let met = |name: &String| name.starts_with(&format!("{suite}-")) && name.contains(part);
+            assert!(names.iter().any(met), "{suite} with {part}: {names:?}");
+        }
+        assert!(
+            !names
+                .iter()
+                .any(|name| name.starts_with("b-smp4") || name.starts_with("b-smp8"))
+        );
+    }
+
+    #[test]
+    fn many_cpus_never_run_in_parallel() {
+        let suites = [suite("a", ""), suite("b", "//@ mode: icount")];
+        for cell in all_cells(&suites) {
+            let machine = cell.machine(&suites).unwrap();
+            assert_eq!(
+                machine.icount,
+                machine.smp > 4 || cell.suite(&suites).name == "b"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cell_is_named_after_its_machine() {
+        let suites = [suite("ipi", "")];
+        let cell = all_cells(&suites).pop().unwrap();
+        assert_eq!(cell.name(&suites), "ipi-smp8-gic3-eager-max-el2");
+        let machine = cell.machine(&suites).unwrap();
+        assert!(
+            machine.virtualization
+                && machine.gic == 3
+                && machine.append().contains("lazy_tlb=eager")
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! `lazuli test`: every suite on a matrix of machines; progress, failures with the way to see them again, one sum.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cargo;
+use crate::guest;
+use crate::job::{Expect, Job, Judged};
+use crate::qemu;
+use crate::report::Tally;
+use crate::scenario::Parts;
+use crate::suite::{Cell, Rules, Suite, all_cells, pairwise_cells};
+
+/// How much of a failed boot's console is shown.
+const TAIL: usize = 30;
+
+/// Options of `lazuli test`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Every machine for every suite instead of a pairwise choice
+    #[arg(long)]
+    full: bool,
+    /// Run the host's tests first and count them in
+    #[arg(long)]
+    host: bool,
+    /// Run only the boots whose name contains this; one full name also shows the console
+    #[arg(long, default_value = "")]
+    cell: String,
+    /// The real kernel (ELF), for the test programs
+    #[arg(long)]
+    kernel: PathBuf,
+    /// Archive with the test programs
+    #[arg(long)]
+    initrd: PathBuf,
+    /// Sources of the test programs; each is /bin/NAME in the archive
+    #[arg(long = "program")]
+    programs: Vec<PathBuf>,
+    /// A small program that works, to make wrong ones of
+    #[arg(long)]
+    hello: PathBuf,
+    /// Where consoles are kept
+    #[arg(long, default_value = "build/test")]
+    logs: PathBuf,
+}
+
+/// Runs the tests. Returns whether all passed.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let mut total = if options.host {
+        cargo::host_tests()?
+    } else {
+        Tally::default()
+    };
+    let suites = suites(options)?;
+    let mut jobs = select(options, &suites)?;
+    jobs.extend(
+        refusals(options)?
+            .into_iter()
+            .filter(|job| job.name.contains(&options.cell)),
+    );
+    ensure!(
+        !jobs.is_empty(),
+        "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1",
+        options.cell
+    );
+    std::fs::create_dir_all(&options.logs)
+        .with_context(|| format!("cannot make {}", options.logs.display()))?;
+    total.add(run_all(&jobs, &options.logs)?);
+    println!("\nconsoles are in {}", options.logs.display());
+    if total.skipped > 0 {
+        println!("{} skipped", total.skipped);
+    }
+    for failure in &total.failures {
+        println!("FAIL {failure}");
+    }
+    println!("{} passed, {} failed", total.passed, total.failures.len());
+    Ok(total.failures.is_empty() && !guest::stopped())
+}
+
+fn suites(options: &Options) -> Result<Vec<Suite>> {
+    let rules = |source: &Path| {
+        let context = || format!("in {}", source.display());
+        Rules::parse(&std::fs::read_to_string(source).with_context(context)?).with_context(context)
+    };
+    let mut suites = Vec::new();
+    for test in cargo::test_kernels()? {
+        suites.push(Suite {
+            name: test.name,
+            kernel: qemu::raw_kernel(&test.elf)?,
+            elf: test.elf,
+            initrd: None,
+            init: None,
+            rules: rules(&test.source)?,
+        });
+    }
+    for source in &options.programs {
+        let name = source
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .context("a program's source has a name")?;
+        suites.push(Suite {
+            name: name.to_owned(),
+            kernel: qemu::raw_kernel(&options.kernel)?,
+            elf: options.kernel.clone(),
+            initrd: Some(options.initrd.clone()),
+            init: Some(format!("/bin/{name}")),
+            rules: rules(source)?,
+        });
+    }
+    Ok(suites)
+}
+
+fn refusals(options: &Options) -> Result<Vec<Job>> {
+    let parts = Parts {
+        kernel: qemu::raw_kernel(&options.kernel)?,
+        elf: options.kernel.clone(),
+        program: options.hello.clone(),
+        folder: options.logs.clone(),
+    };
+    parts.refusals()
+}
+
+/// The boots to run. A full name is looked up in the whole product, so that any failure can be run again by name.
+fn select(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
+    let job = |cell: &Cell| {
+        let suite = cell.suite(suites);
+        Ok(Job {
+            name: cell.name(suites),
+            machine: cell.machine(suites)?,
+            elf: suite.elf.clone(),
+            timeout_s: suite.rules.timeout_s,
+            expect: Expect::Report,
+        })
+    };
+    let every = all_cells(suites);
+    if let Some(cell) = every.iter().find(|cell| cell.name(suites) == options.cell) {
+        return Ok(vec![job(cell)?]);
+    }
+    let cells = if options.full {
+        every
+    } else {
+        pairwise_cells(suites)
+    };
+    cells
+        .iter()
+        .filter(|cell| cell.name(suites).contains(&options.cell))
+        .map(job)
+        .collect()
+}
+
+/// Runs boots that need one host thread side by side, then the others one by one.
+fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (light, heavy): (Vec<&Job>, Vec<&Job>) =
+        jobs.iter().partition(|job| job.machine.host_threads() == 1);
+    let progress = Progress {
+        total: jobs.len(),
+        state: Mutex::new((0, Tally::default())),
+    };
+    for (queue, workers) in [(light, cores), (heavy, 1)] {
+        let queue = Mutex::new(queue.into_iter());
+        let next = || queue.lock().ok()?.next().filter(|_| !guest::stopped());
+        let work = || -> Result<()> {
+            while let Some(job) = next() {
+                let mut sink = |bytes: &[u8]| {
+                    if jobs.len() == 1 {
+                        print!("{}", String::from_utf8_lossy(bytes));
+                    }
+                };
+                progress.report(job, job.run(logs, &mut sink)?);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })?;
+    }
+    let (_, tally) = progress
+        .state
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    Ok(tally)
+}
+
+/// Boots done so far and their sum, shown line by line as they end.
+struct Progress {
+    total: usize,
+    state: Mutex<(usize, Tally)>,
+}
+
+impl Progress {
+    fn report(&self, job: &Job, judged: Judged) {
+        let Judged { mut tally, outcome } = judged;
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.0 += 1;
+        let verdict = if tally.failures.is_empty() {
+            "ok  "
+        } else {
+            "FAIL"
+        };
+        let (passed, failed) = (tally.passed, tally.failures.len());
+        let (done, total, seconds) = (state.0, self.total, outcome.elapsed.as_secs_f64());
+        println!(
+            "[{done:>3}/{total}] {verdict} {:<48} {passed:>3} passed {failed:>2} failed {seconds:>5.1} s",
+            job.name
+        );
+        if failed > 0 {
+            println!("{}", guest::tail(&outcome.console, TAIL));
+            tally
+                .failures
+                .iter()
+                .for_each(|failure| println!("  {failure}"));
+            println!("  again: make test CELL={}\n", job.name);
+        }
+        tally
+            .failures
+            .iter_mut()
+            .for_each(|failure| *failure = format!("{} {failure}", job.name));
+        state.1.add(tally);
+    }
+}
