@@ -1,0 +1,7 @@
+//! Devices: interrupt controller, serial port, power.
+
+pub mod gic;
+pub mod interrupt;
+pub mod power;
+pub mod uart;
+pub mod watchdog;

@@ -1,0 +1,62 @@
+//! Turning CPUs on, and the machine off.
+
+use core::arch::asm as assembly;
+
+use aarch64_cpu::asm::{self, barrier};
+use smccc::psci::{self, error::Error};
+use smccc::{Hvc, Smc};
+
+use crate::arch::mmu;
+use crate::cmdline;
+use crate::platform::{self, Conduit};
+use crate::sync::IrqGuard;
+
+/// Asks the firmware to start a CPU at a physical address, with `context` in x0.
+pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<(), Error> {
+    match conduit {
+        Conduit::Hvc => psci::cpu_on::<Hvc>(mpidr, entry, context),
+        Conduit::Smc => psci::cpu_on::<Smc>(mpidr, entry, context),
+    }
+}
+
+/// The PSCI version that the firmware implements.
+pub fn psci_version(conduit: Conduit) -> Result<psci::Version, Error> {
+    match conduit {
+        Conduit::Hvc => psci::version::<Hvc>(),
+        Conduit::Smc => psci::version::<Smc>(),
+    }
+}
+
+/// Writes the entry point into the word that a parked CPU polls, and wakes the CPU.
+pub fn release_from_spin_table(release: u64, entry: u64) {
+    let slot = mmu::phys_to_virt(release).cast::<u64>();
+    // SAFETY: the device tree gives this word of RAM to the one purpose of starting the CPU, and the
+    // linear map has all RAM. The CPU polls with its caches off: clean the line to memory.
+    unsafe {
+        slot.write_volatile(entry);
+        assembly!("dc civac, {}", in(reg) slot, options(nostack, preserves_flags));
+    }
+    barrier::dsb(barrier::SY);
+    asm::sev();
+}
+
+/// Ends the run with a verdict: 0 for success.
+///
+/// With `exit=semihosting` the debugger that runs us gets the number. Without that word no `HLT`
+/// is ever executed, since on real hardware it would be an undefined instruction: the firmware
+/// turns the machine off, or this CPU sleeps for ever.
+pub fn exit(code: i32) -> ! {
+    let _irqs_masked = IrqGuard::new();
+    if cmdline::get("exit") == Some("semihosting") {
+        semihosting::process::exit(code);
+    }
+    // An error means that the firmware cannot; there is nobody left to tell.
+    let _ = match platform::try_get().and_then(|platform| platform.psci) {
+        Some(Conduit::Hvc) => psci::system_off::<Hvc>(),
+        Some(Conduit::Smc) => psci::system_off::<Smc>(),
+        None => Ok(()),
+    };
+    loop {
+        asm::wfi();
+    }
+}
