@@ -43,18 +43,6 @@ define_counters! {
     LazyGrabs = "lazy_grabs",
     /// Shared read-modify-writes of an `mm_count` because a CPU stopped being lazy.
     LazyDrops = "lazy_drops",
-    /// IPIs sent to run a function.
-    IpiCall = "ipi_call",
-    /// IPIs sent to make a CPU schedule.
-    IpiReschedule = "ipi_resched",
-    /// IPIs sent to invalidate translations.
-    IpiFlush = "ipi_tlb",
-    /// IPIs sent to shoot lazy CPUs.
-    IpiShoot = "ipi_shoot",
-    /// IPIs sent by the debug check.
-    IpiCheck = "ipi_check",
-    /// IPIs sent to stop CPUs.
-    IpiStop = "ipi_stop",
     /// Shoot requests that found the CPU lazy on the dead `Mm`.
     ShootFoundLazy = "shoot_found_lazy",
     /// Shoot requests that found it gone already.

@@ -16,7 +16,7 @@ use core::ptr;
 
 use crate::addr::{Asid, CpuId, Ttbr};
 use crate::asid::CpuAsid;
-use crate::handle::RefSlot;
+use crate::handle::{MmRef, RefSlot};
 use crate::lazy::Scheme;
 use crate::machine::{Machine, Point, point};
 use crate::mm::Mm;
@@ -133,14 +133,24 @@ impl<M: Machine> CpuState<M> {
         if self.has_loaded(next) {
             // No TTBR0 write, no shared store: the number under it survived any rollover (rule 7).
             // `next` has a user, so this cannot be its last reference.
-            drop(self.lazy.take());
+            drop(self.leave_lazy());
         } else {
             self.load(next);
-            if let Some(left) = self.lazy.take() {
+            if let Some(left) = self.leave_lazy() {
                 self.departed.put(left);
             }
         }
         self.own.store(as_slot(next), Ordering::Relaxed);
+    }
+
+    /// Takes the lazy reference out, where the scheme keeps one.
+    #[inline]
+    fn leave_lazy(&self) -> Option<MmRef<M>> {
+        let left = self.lazy.take();
+        if left.is_some() {
+            self.counters.count(Counter::LazyDrops);
+        }
+        left
     }
 
     fn user_to_user(&self, next: &Mm<M>) {

@@ -1,0 +1,33 @@
+//! Fault injection: what a test does at the points between two steps of a protocol.
+//!
+//! The mm layer calls here only when it is built with the feature `fault-points`, as test kernels
+//! are and shipped images never.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use mm::Point;
+
+/// The function to call, as an address; 0 for none.
+static HOOK: AtomicUsize = AtomicUsize::new(0);
+
+/// Calls `hook` at every point from now on. It runs wherever the protocol is, so it must neither
+/// allocate nor take a lock; interrupts may be masked.
+pub fn set(hook: fn(Point)) {
+    // Release: pairs with the Acquire in `hit`; what the test prepared is visible to its hook.
+    HOOK.store(hook as usize, Ordering::Release);
+}
+
+/// Does nothing at points again.
+pub fn clear() {
+    HOOK.store(0, Ordering::Release);
+}
+
+/// A point was reached.
+pub(crate) fn hit(point: Point) {
+    // Acquire: pairs with the Release in `set`.
+    let hook = HOOK.load(Ordering::Acquire);
+    if hook != 0 {
+        // SAFETY: not 0 means that `set` stored a `fn(Point)`.
+        unsafe { core::mem::transmute::<usize, fn(Point)>(hook)(point) };
+    }
+}

@@ -1,0 +1,156 @@
+//! The kernel as the machine that the mm layer runs on.
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use mm::frame::FrameAllocator;
+use mm::pte::Table;
+use mm::{Complaint, Config, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr};
+use spin::Once;
+
+use crate::arch::{memory as bytes, mmu, timer, tlbi};
+use crate::ipi::{self, Reason};
+use crate::percpu;
+use crate::sched::reaper;
+use crate::sync::{self, IrqGuard, PreemptGuard, Relax};
+
+/// This kernel, as `mm` sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel;
+
+static SYSTEM: Once<System<Kernel>, Relax> = Once::new();
+
+/// Makes the system of address spaces and tells each CPU its part. CPU 0 calls it, alone.
+///
+/// # Errors
+/// If the options ask for what this machine cannot do; the text says what it can.
+pub fn init(config: Config, frames: FrameAllocator<Kernel>) -> Result<(), mm::ConfigError<'static>> {
+    let system = System::new(config, percpu::count(), mmu::asid_bits(), frames)?;
+    let system = SYSTEM.call_once(|| system);
+    for state in system.cpus() {
+        // Relaxed: starting another CPU orders this before anything that CPU does.
+        percpu::of(state.id.index()).mm.store(ptr::from_ref(state).cast_mut(), Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// The per-CPU pointer to the mm layer's part.
+pub type StatePointer = AtomicPtr<CpuState<Kernel>>;
+
+impl Machine for Kernel {
+    type Pinned = PreemptGuard;
+    type IrqsMasked = IrqGuard;
+
+    fn system() -> &'static System<Self> {
+        SYSTEM.get().expect("the mm layer is set up before anything uses it")
+    }
+
+    #[inline(always)]
+    fn cpu_state() -> &'static CpuState<Self> {
+        // SAFETY: `init` stored a pointer into the system, which lives for ever, before any code
+        // that switches or drops an `Mm` runs; nobody stores another.
+        unsafe { &*percpu::this().mm.load(Ordering::Relaxed) }
+    }
+
+    #[inline]
+    fn pin() -> PreemptGuard {
+        PreemptGuard::new()
+    }
+
+    #[inline]
+    fn mask_irqs() -> IrqGuard {
+        IrqGuard::new()
+    }
+
+    #[inline]
+    fn irqs_masked() -> bool {
+        sync::irqs_masked()
+    }
+
+    fn may_wait() -> bool {
+        sync::may_wait()
+    }
+
+    fn may_lock() -> bool {
+        !sync::irqs_masked() || ipi::online().count() <= 1
+    }
+
+    fn relax() {
+        sync::relax();
+    }
+
+    #[inline(always)]
+    fn run(sequence: Sequence, operand: u64) {
+        tlbi::run(sequence, operand);
+    }
+
+    fn read_ttbr0() -> Ttbr {
+        tlbi::read_ttbr0()
+    }
+
+    fn online() -> CpuSet {
+        ipi::online()
+    }
+
+    fn on_cpus(targets: &CpuSet, reason: IpiReason, f: &(dyn Fn(CpuId) + Sync)) {
+        let reason = match reason {
+            IpiReason::Shoot => Reason::Shoot,
+            IpiReason::Check => Reason::Check,
+        };
+        ipi::on_each_cpu_mask(reason, targets, call, (&raw const f).expose_provenance(), true);
+    }
+
+    #[inline]
+    fn table(frame: Frame) -> &'static Table {
+        // SAFETY: the allocator hands out frames of RAM only, all of it is mapped for ever in the
+        // linear map, and a table is 512 atomics, for which every bit pattern is valid.
+        unsafe { &*ptr::with_exposed_provenance(mmu::phys_to_virt(frame.address().0) as usize) }
+    }
+
+    fn zero_frame(frame: Frame) {
+        bytes::zero(mmu::phys_to_virt(frame.address().0));
+    }
+
+    fn copy_frame(from: Frame, to: Frame) {
+        bytes::copy(mmu::phys_to_virt(from.address().0), mmu::phys_to_virt(to.address().0));
+    }
+
+    fn fill_frame(frame: Frame, source: &[u8]) {
+        bytes::fill(mmu::phys_to_virt(frame.address().0), source);
+    }
+
+    fn sync_instructions(frame: Frame) {
+        tlbi::sync_instructions(mmu::phys_to_virt(frame.address().0));
+    }
+
+    fn wake_reaper() {
+        reaper::wake();
+    }
+
+    fn now_ns() -> u64 {
+        timer::now_ns()
+    }
+
+    fn complain(complaint: Complaint) {
+        /// One bit for each kind that was reported.
+        static SEEN: AtomicU32 = AtomicU32::new(0);
+        let bit = 1 << complaint as u32;
+        // Relaxed: a report orders nothing.
+        if SEEN.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            crate::println!("mm: {complaint:?}: a check failed; what it was about is kept for ever");
+        }
+        debug_assert!(false, "mm: {complaint:?}");
+    }
+
+    fn point(point: Point) {
+        crate::fault_points::hit(point);
+    }
+}
+
+/// Runs the closure that `on_cpus` sent, on a target, interrupts masked.
+fn call(closure: usize) {
+    // SAFETY: the address of a reference on the stack of `on_cpus`, which returns only when every
+    // target has come back from here; the closure is `Sync`.
+    let f = unsafe { *ptr::with_exposed_provenance::<&(dyn Fn(CpuId) + Sync)>(closure) };
+    f(CpuId(percpu::cpu_id() as u16));
+}
