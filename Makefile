@@ -59,9 +59,11 @@ bench: build ## Measure every scheme and print one table; figures go to build/be
 	  --init /bin/lazybench --args "$$ARGS"
 
 test: build ## Run all tests, on target in a pairwise choice of machines; with CELL= one boot
+	$(Q)sh tools/setup.sh busybox
 	$(Q)$(LAZULI) size build/lazuli.img --max 512K
 	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),--host) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
-	  --hello $(PROGRAMS)/hello $(TESTS:%=--program %)
+	  --hello $(PROGRAMS)/hello \
+	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
 
 test-all: ## Run all tests in every machine
 	$(Q)$(MAKE) --no-print-directory test FULL=--full

@@ -15,11 +15,7 @@ use crate::symbols::Symbols;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Schemes, one boot each
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "refcount,shootdown,eager"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "refcount,shootdown,eager")]
     schemes: Vec<String>,
     /// Seconds that one boot may take
     #[arg(long, default_value_t = 120)]
@@ -38,16 +34,8 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     let mut all = Vec::new();
     let mut good = true;
     for scheme in &options.schemes {
-        let machine = Machine {
-            scheme: Some(scheme.clone()),
-            ..options.machine.clone()
-        };
-        match measure(
-            &machine,
-            scheme,
-            Duration::from_secs(options.timeout),
-            symbols.as_ref(),
-        )? {
+        let machine = Machine { scheme: Some(scheme.clone()), ..options.machine.clone() };
+        match measure(&machine, scheme, Duration::from_secs(options.timeout), symbols.as_ref())? {
             Some(measurements) => all.extend(measurements),
             None => good = false,
         }
@@ -59,15 +47,8 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
         return Ok(false);
     }
     let machine = &options.machine;
-    let clock = if machine.icount {
-        "; one instruction is one nanosecond"
-    } else {
-        ""
-    };
-    println!(
-        "\n{} CPUs, {}, {}{clock}\n",
-        machine.smp, machine.cpu, machine.memory
-    );
+    let clock = if machine.icount { "; one instruction is one nanosecond" } else { "" };
+    println!("\n{} CPUs, {}, {}{clock}\n", machine.smp, machine.cpu, machine.memory);
     print!("{}\n{LEGEND}", results::table(&all));
     save(&options, &all)?;
     match results::headline(&all) {
@@ -89,34 +70,19 @@ fn measure(
 ) -> Result<Option<Vec<Measurement>>> {
     eprint!("{scheme:<10} ");
     let mut show = |bytes: &[u8]| {
-        let ends = bytes
-            .split(|b| *b == b'\n')
-            .filter(|line| line.starts_with(b"result "))
-            .count();
+        let ends = bytes.split(|b| *b == b'\n').filter(|line| line.starts_with(b"result ")).count();
         eprint!("{}", ".".repeat(ends));
         // Progress that cannot be shown is no reason to stop measuring.
         let _ = stderr().flush();
     };
     let outcome = guest::boot(machine, Some(limit), symbols, &mut show)?;
     let measurements = results::parse(scheme, &outcome.console);
-    eprintln!(
-        " {} workloads, {:.1} s",
-        measurements.len(),
-        outcome.elapsed.as_secs_f64()
-    );
+    eprintln!(" {} workloads, {:.1} s", measurements.len(), outcome.elapsed.as_secs_f64());
     if outcome.status == 0 && !measurements.is_empty() {
         return Ok(Some(measurements));
     }
-    let why = if outcome.status == HANG {
-        outcome.hang_text()
-    } else {
-        format!("exit status {}", outcome.status)
-    };
-    eprintln!(
-        "{}\nFAIL {scheme}: {why}\nagain: {}",
-        guest::tail(&outcome.console, 30),
-        machine.shell_line()
-    );
+    let why = if outcome.status == HANG { outcome.hang_text() } else { format!("exit status {}", outcome.status) };
+    eprintln!("{}\nFAIL {scheme}: {why}\nagain: {}", guest::tail(&outcome.console, 30), machine.shell_line());
     Ok(None)
 }
 

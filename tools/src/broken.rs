@@ -54,27 +54,28 @@ pub(crate) fn too_big(program: &[u8]) -> Result<Vec<u8>> {
     Ok(wrong)
 }
 
+/// The second to last letter of each `word` becomes an `X`, so that nobody finds it: for device trees.
+pub(crate) fn rename(tree: &[u8], word: &str) -> Result<Vec<u8>> {
+    let mut wrong = tree.to_vec();
+    let found = |start: &usize| tree[*start..].starts_with(word.as_bytes());
+    let places: Vec<usize> = (0..tree.len()).filter(found).collect();
+    ensure!(!places.is_empty(), "the device tree has no `{}`", word.escape_default());
+    places.iter().for_each(|place| wrong[place + word.len() - 2] = b'X');
+    Ok(wrong)
+}
+
 /// Offsets of the program headers of the first two loadable segments.
 fn first_two_segments(program: &[u8]) -> Result<(usize, usize)> {
-    ensure!(
-        program.len() > 64 && program.starts_with(b"\x7fELF"),
-        "the program is no ELF"
-    );
+    ensure!(program.len() > 64 && program.starts_with(b"\x7fELF"), "the program is no ELF");
     let table = usize::try_from(read(program, PROGRAM_HEADERS))?;
     let count = usize::from(program[PROGRAM_HEADER_COUNT]);
     let headers = (0..count).map(|index| table + index * PROGRAM_HEADER_SIZE);
     let mut loads = headers.filter(|&at| program.get(at) == Some(&LOAD));
-    loads
-        .next()
-        .zip(loads.next())
-        .context("the program has fewer than two segments")
+    loads.next().zip(loads.next()).context("the program has fewer than two segments")
 }
 
 fn read(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..at + 8]
-        .iter()
-        .rev()
-        .fold(0, |word, byte| word << 8 | u64::from(*byte))
+    bytes[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 fn write(bytes: &mut [u8], at: usize, value: u64) {
@@ -104,11 +105,7 @@ mod tests {
     fn each_is_wrong_in_one_place() {
         let good = program();
         let differing = |wrong: Vec<u8>| {
-            let words = good
-                .chunks(8)
-                .zip(wrong.chunks(8))
-                .enumerate()
-                .filter(|(_, (a, b))| a != b);
+            let words = good.chunks(8).zip(wrong.chunks(8)).enumerate().filter(|(_, (a, b))| a != b);
             words.map(|(index, _)| index * 8).collect::<Vec<_>>()
         };
         assert_eq!(differing(wrong_machine(&good).unwrap()), [16]);
@@ -122,6 +119,12 @@ mod tests {
     fn an_overlap_keeps_the_place_within_the_page() {
         let wrong = overlapping(&program()).unwrap();
         assert_eq!(read(&wrong, 64 + 112 + VIRTUAL_ADDRESS), 0x20_0234);
+    }
+
+    #[test]
+    fn renaming_keeps_the_size_and_touches_nothing_else() {
+        assert_eq!(rename(b"..gic\0..gic-v3\0gic\0", "gic\0").unwrap(), b"..giX\0..gic-v3\0giX\0");
+        assert!(rename(b"tree", "gic\0").is_err());
     }
 
     #[test]

@@ -26,21 +26,9 @@ fn cargo() -> Command {
 /// Builds the kernels of `tests/`, with the fault-injection points that only they have.
 pub(crate) fn test_kernels() -> Result<Vec<TestKernel>> {
     let mut command = cargo();
-    command.args([
-        "test",
-        "--quiet",
-        "--package",
-        "lazuli",
-        "--target",
-        TARGET,
-        "--features",
-        "fault-points",
-    ]);
+    command.args(["test", "--quiet", "--package", "lazuli", "--target", TARGET, "--features", "fault-points"]);
     command.args(["--no-run", "--message-format=json-render-diagnostics"]);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
+    let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "the test kernels do not build");
     Ok(parse_artifacts(&String::from_utf8_lossy(&output.stdout)))
 }
@@ -54,8 +42,7 @@ fn parse_artifacts(messages: &str) -> Vec<TestKernel> {
 fn parse_artifact(line: &str) -> Option<TestKernel> {
     let message: Value = serde_json::from_str(line).ok()?;
     let target = &message["target"];
-    let is_test = message["reason"] == "compiler-artifact"
-        && target["kind"].as_array()?.contains(&"test".into());
+    let is_test = message["reason"] == "compiler-artifact" && target["kind"].as_array()?.contains(&"test".into());
     let text = |value: &Value| value.as_str().map(str::to_owned);
     is_test.then_some(TestKernel {
         name: text(&target["name"])?,
@@ -66,11 +53,7 @@ fn parse_artifact(line: &str) -> Option<TestKernel> {
 
 /// Runs the tests of the packages that run on the host, passing their output through, and adds them up.
 pub(crate) fn host_tests() -> Result<Tally> {
-    let mut child = cargo()
-        .arg("test")
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo")?;
+    let mut child = cargo().arg("test").stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let mut tally = Tally::default();
     if let Some(stream) = child.stdout.take() {
         for line in BufReader::new(stream).lines() {
@@ -81,28 +64,19 @@ pub(crate) fn host_tests() -> Result<Tally> {
     }
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() && tally.failures.is_empty() {
-        tally
-            .failures
-            .push("host: cargo test failed before any test did".to_owned());
+        tally.failures.push("host: cargo test failed before any test did".to_owned());
     }
     Ok(tally)
 }
 
 /// Reads one line of cargo's test output: `test NAME ... FAILED`, or a sum.
 fn count(line: &str, tally: &mut Tally) {
-    if let Some(name) = line
-        .strip_prefix("test ")
-        .and_then(|rest| rest.strip_suffix(" ... FAILED"))
-    {
+    if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
         tally.failures.push(format!("host: {name}"));
     } else if let Some(sum) = line.strip_prefix("test result: ") {
         let number = |word: &str| {
             let before = sum.split_once(word)?.0;
-            before
-                .rsplit([' ', '.', ';'])
-                .find(|part| !part.is_empty())?
-                .parse()
-                .ok()
+            before.rsplit([' ', '.', ';']).find(|part| !part.is_empty())?.parse().ok()
         };
         tally.passed += number(" passed").unwrap_or(0);
         tally.skipped += number(" ignored").unwrap_or(0);
@@ -121,10 +95,7 @@ mod tests {
 {"reason":"build-finished","success":true}
 not json"#;
         let seen = parse_artifacts(messages);
-        assert_eq!(
-            seen.iter().map(|k| k.name.as_str()).collect::<Vec<_>>(),
-            ["boot", "smp"]
-        );
+        assert_eq!(seen.iter().map(|k| k.name.as_str()).collect::<Vec<_>>(), ["boot", "smp"]);
         assert_eq!(seen[1].elf, PathBuf::from("/t/smp-1"));
     }
 
@@ -135,9 +106,6 @@ not json"#;
             test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
             test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
         output.lines().for_each(|line| count(line, &mut tally));
-        assert_eq!(
-            (tally.passed, tally.skipped, tally.failures),
-            (7, 4, vec!["host: c".to_owned()])
-        );
+        assert_eq!((tally.passed, tally.skipped, tally.failures), (7, 4, vec!["host: c".to_owned()]));
     }
 }

@@ -33,9 +33,7 @@ impl Archive {
         match spec.split_once('=') {
             Some((source, target)) => self.add_path(Path::new(source), target),
             None if Path::new(spec).is_dir() => self.add_path(Path::new(spec), ""),
-            None => bail!(
-                "`{spec}` is not a folder; give a file as SOURCE=TARGET, such as {spec}=/bin/name"
-            ),
+            None => bail!("`{spec}` is not a folder; give a file as SOURCE=TARGET, such as {spec}=/bin/name"),
         }
     }
 
@@ -61,19 +59,13 @@ impl Archive {
         let meta = fs::symlink_metadata(source).with_context(context)?;
         if meta.is_symlink() {
             let link = fs::read_link(source).with_context(context)?;
-            self.insert(
-                target,
-                SYMLINK,
-                link.to_string_lossy().into_owned().into_bytes(),
-            );
+            self.insert(target, SYMLINK, link.to_string_lossy().into_owned().into_bytes());
         } else if meta.is_dir() {
             self.insert(target, DIRECTORY, Vec::new());
             for entry in fs::read_dir(source).with_context(context)? {
                 let entry = entry.with_context(context)?;
                 let name = entry.file_name();
-                let name = name
-                    .to_str()
-                    .with_context(|| format!("{name:?} is not UTF-8"))?;
+                let name = name.to_str().with_context(|| format!("{name:?} is not UTF-8"))?;
                 self.add_path(&entry.path(), &format!("{target}/{name}"))?;
             }
         } else {
@@ -91,10 +83,7 @@ impl Archive {
         }
         // A reader that creates files as it meets them needs every parent first. Sorting puts `a` before `a/b`.
         for (end, _) in path.match_indices('/') {
-            let parent = Node {
-                mode: DIRECTORY,
-                data: Vec::new(),
-            };
+            let parent = Node { mode: DIRECTORY, data: Vec::new() };
             self.nodes.entry(path[..end].to_owned()).or_insert(parent);
         }
         self.nodes.insert(path.to_owned(), Node { mode, data });
@@ -131,9 +120,7 @@ mod tests {
                 u32::from_str_radix(text, 16).unwrap()
             };
             let (mode, size, name_size) = (field(1), field(6) as usize, field(11) as usize);
-            let name = std::str::from_utf8(&archive[110..110 + name_size - 1])
-                .unwrap()
-                .to_owned();
+            let name = std::str::from_utf8(&archive[110..110 + name_size - 1]).unwrap().to_owned();
             if name == "TRAILER!!!" {
                 return entries;
             }
@@ -154,10 +141,7 @@ mod tests {
     #[test]
     fn reads_back_sorted_with_parents_first() {
         let entries = read(&sample().bytes());
-        let seen: Vec<_> = entries
-            .iter()
-            .map(|(n, m, d)| (n.as_str(), *m, d.as_slice()))
-            .collect();
+        let seen: Vec<_> = entries.iter().map(|(n, m, d)| (n.as_str(), *m, d.as_slice())).collect();
         let expected: Vec<(&str, u32, &[u8])> = vec![
             ("bin", 0o40755, b""),
             ("bin/a", 0o100755, b"x"),
@@ -187,14 +171,9 @@ mod tests {
         std::os::unix::fs::symlink("run", dir.join("alias")).unwrap();
         let mut archive = Archive::default();
         archive.add(dir.to_str().unwrap()).unwrap();
-        archive
-            .add(&format!("{}=/deep/er", dir.join("run").display()))
-            .unwrap();
+        archive.add(&format!("{}=/deep/er", dir.join("run").display())).unwrap();
         fs::remove_dir_all(&dir).unwrap();
-        let seen: Vec<_> = read(&archive.bytes())
-            .into_iter()
-            .map(|(n, m, _)| (n, m))
-            .collect();
+        let seen: Vec<_> = read(&archive.bytes()).into_iter().map(|(n, m, _)| (n, m)).collect();
         let expected = [
             ("alias", 0o120777),
             ("deep", 0o40755),
@@ -208,10 +187,7 @@ mod tests {
 
     #[test]
     fn says_what_to_do_with_a_bare_file() {
-        let error = Archive::default()
-            .add("no/such/file")
-            .unwrap_err()
-            .to_string();
+        let error = Archive::default().add("no/such/file").unwrap_err().to_string();
         assert!(error.contains("SOURCE=TARGET"), "{error}");
     }
 }

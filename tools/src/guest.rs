@@ -44,19 +44,13 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// The name of the last test that reported.
     pub(crate) fn last_test(&self) -> Option<&str> {
-        crate::report::lines(&self.console)
-            .last()
-            .map(|line| line.name)
+        crate::report::lines(&self.console).last().map(|line| line.name)
     }
 
     /// What to say of a boot that ran out of time.
     pub(crate) fn hang_text(&self) -> String {
         let seconds = self.elapsed.as_secs();
-        let last = self
-            .last_test()
-            .map_or("no test had reported".to_owned(), |name| {
-                format!("last test seen: {name}")
-            });
+        let last = self.last_test().map_or("no test had reported".to_owned(), |name| format!("last test seen: {name}"));
         format!("hang: no end within {seconds} s; {last}")
     }
 }
@@ -69,11 +63,7 @@ pub(crate) fn boot(
     sink: &mut dyn FnMut(&[u8]),
 ) -> Result<Outcome> {
     // A terminal may type to the guest. Anything else (a CI job, a pipe) must not end it by its own end.
-    let input = if std::io::stdin().is_terminal() {
-        Stdio::inherit()
-    } else {
-        Stdio::null()
-    };
+    let input = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
     let mut command = machine.command();
     let start = Instant::now();
     let mut child = command
@@ -81,12 +71,7 @@ pub(crate) fn boot(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| {
-            format!(
-                "cannot start {}; run `make setup`",
-                command.get_program().to_string_lossy()
-            )
-        })?;
+        .with_context(|| format!("cannot start {}; run `make setup`", command.get_program().to_string_lossy()))?;
     let console = follow(&mut child);
     let mut annotator = Annotator::new(symbols);
     let mut log = Vec::new();
@@ -108,11 +93,7 @@ pub(crate) fn boot(
         child.kill().context("cannot end QEMU")?;
     }
     let status = verdict(child.wait().context("cannot wait for QEMU")?, overrun);
-    Ok(Outcome {
-        status,
-        console: String::from_utf8_lossy(&log).into_owned(),
-        elapsed: start.elapsed(),
-    })
+    Ok(Outcome { status, console: String::from_utf8_lossy(&log).into_owned(), elapsed: start.elapsed() })
 }
 
 /// Both output streams of QEMU in one channel, which closes when QEMU has closed both.

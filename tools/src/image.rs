@@ -18,11 +18,7 @@ const PAGE: usize = 4096;
 
 /// Turns an ELF kernel into the raw bytes that a boot loader copies to memory. A raw Image passes unchanged.
 pub(crate) fn raw(file: &[u8]) -> Result<Vec<u8>> {
-    let image = if file.starts_with(b"\x7fELF") {
-        flatten(file)?
-    } else {
-        file.to_vec()
-    };
+    let image = if file.starts_with(b"\x7fELF") { flatten(file)? } else { file.to_vec() };
     ensure!(
         image.get(IMAGE_MAGIC..IMAGE_MAGIC + 4) == Some(b"ARM\x64"),
         "not an arm64 kernel: the Image header's magic `ARM\\x64` is missing at byte {IMAGE_MAGIC}"
@@ -34,29 +30,14 @@ pub(crate) fn raw(file: &[u8]) -> Result<Vec<u8>> {
 fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
     let header = FileHeader64::<object::Endianness>::parse(elf).context("not a 64-bit ELF")?;
     let endian = header.endian()?;
-    let loaded = |p: &&object::elf::ProgramHeader64<_>| {
-        p.p_type(endian) == PT_LOAD && p.p_filesz(endian) > 0
-    };
-    let segments: Vec<_> = header
-        .program_headers(endian, elf)?
-        .iter()
-        .filter(loaded)
-        .collect();
-    let base = segments
-        .iter()
-        .map(|s| s.p_paddr(endian))
-        .min()
-        .context("the ELF loads nothing")?;
+    let loaded = |p: &&object::elf::ProgramHeader64<_>| p.p_type(endian) == PT_LOAD && p.p_filesz(endian) > 0;
+    let segments: Vec<_> = header.program_headers(endian, elf)?.iter().filter(loaded).collect();
+    let base = segments.iter().map(|s| s.p_paddr(endian)).min().context("the ELF loads nothing")?;
     let mut image = Vec::new();
     for segment in segments {
         let start = usize::try_from(segment.p_paddr(endian) - base)?;
-        ensure!(
-            start < 1 << 30,
-            "the ELF's segments lie more than 1 GiB apart"
-        );
-        let Ok(data) = segment.data(endian, elf) else {
-            bail!("the ELF is cut short")
-        };
+        ensure!(start < 1 << 30, "the ELF's segments lie more than 1 GiB apart");
+        let Ok(data) = segment.data(endian, elf) else { bail!("the ELF is cut short") };
         image.resize(image.len().max(start + data.len()), 0);
         image[start..start + data.len()].copy_from_slice(data);
     }
@@ -67,10 +48,7 @@ fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
 pub(crate) fn bundle(image: &[u8], archive: &[u8], command_line: &str) -> Result<Vec<u8>> {
     let descriptor = find_descriptor(image)?;
     let claimed = usize::try_from(read_u64(image, IMAGE_SIZE))?;
-    ensure!(
-        claimed >= image.len(),
-        "the Image header claims {claimed} bytes, fewer than the file has"
-    );
+    ensure!(claimed >= image.len(), "the Image header claims {claimed} bytes, fewer than the file has");
     let mut out = image.to_vec();
     let mut fields = Vec::new();
     out.resize(claimed, 0);
@@ -91,22 +69,11 @@ pub(crate) fn bundle(image: &[u8], archive: &[u8], command_line: &str) -> Result
 fn find_descriptor(image: &[u8]) -> Result<usize> {
     let at = |start: &usize| image[*start..].starts_with(&MAGIC);
     let mut places = (0..image.len()).step_by(MAGIC_ALIGN).filter(at);
-    let place = places
-        .next()
-        .context("this kernel has no bundle descriptor; build it from this tree")?;
-    ensure!(
-        places.next().is_none(),
-        "this kernel has two bundle descriptors"
-    );
-    ensure!(
-        place + MAGIC.len() + 32 <= image.len(),
-        "the bundle descriptor is cut short"
-    );
+    let place = places.next().context("this kernel has no bundle descriptor; build it from this tree")?;
+    ensure!(places.next().is_none(), "this kernel has two bundle descriptors");
+    ensure!(place + MAGIC.len() + 32 <= image.len(), "the bundle descriptor is cut short");
     let fields = &image[place + MAGIC.len()..place + MAGIC.len() + 32];
-    ensure!(
-        fields.iter().all(|b| *b == 0),
-        "this image is a bundle already; start from the plain kernel"
-    );
+    ensure!(fields.iter().all(|b| *b == 0), "this image is a bundle already; start from the plain kernel");
     Ok(place)
 }
 
@@ -130,9 +97,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64> {
         "G" => 1 << 30,
         _ => bail!("`{text}` is not a size; write it as 512K"),
     };
-    let number: u64 = digits
-        .parse()
-        .with_context(|| format!("`{text}` is not a size; write it as 512K"))?;
+    let number: u64 = digits.parse().with_context(|| format!("`{text}` is not a size; write it as 512K"))?;
     Ok(number * unit)
 }
 
@@ -161,15 +126,8 @@ mod tests {
         assert!(field(0) as u64 >= CLAIMED, "inside the kernel's own memory");
         assert_eq!((field(0) % PAGE, field(2) % PAGE), (0, 0));
         assert_eq!(read_u64(&out, IMAGE_SIZE), out.len() as u64);
-        assert!(
-            out[0x1800..CLAIMED as usize].iter().all(|b| *b == 0),
-            "bss must read as zero"
-        );
-        assert_eq!(
-            out[0x1050..0x1800],
-            kernel()[0x1050..],
-            "the kernel itself must not change"
-        );
+        assert!(out[0x1800..CLAIMED as usize].iter().all(|b| *b == 0), "bss must read as zero");
+        assert_eq!(out[0x1050..0x1800], kernel()[0x1050..], "the kernel itself must not change");
     }
 
     #[test]
@@ -202,10 +160,7 @@ mod tests {
         write_u64(&mut file, 32, 64);
         file[52..58].copy_from_slice(&[64, 0, 56, 0, 2, 0]);
         let payload = file.len() as u64;
-        for (n, (pa, size, memory)) in
-            [(0x4020_0000u64, 0x80u64, 0x80u64), (0x4020_0100, 8, 0x4000)]
-                .iter()
-                .enumerate()
+        for (n, (pa, size, memory)) in [(0x4020_0000u64, 0x80u64, 0x80u64), (0x4020_0100, 8, 0x4000)].iter().enumerate()
         {
             let at = 64 + 56 * n;
             file[at] = 1;
@@ -226,16 +181,7 @@ mod tests {
     fn an_elf_is_laid_out_by_physical_address() {
         let image = raw(&elf()).unwrap();
         assert_eq!(image.len(), 0x108, "bss takes no room in the file");
-        assert_eq!(
-            (
-                image[0],
-                image[0x7f],
-                image[0x80],
-                image[0xff],
-                image[0x100]
-            ),
-            (1, 1, 0, 0, 2)
-        );
+        assert_eq!((image[0], image[0x7f], image[0x80], image[0xff], image[0x100]), (1, 1, 0, 0, 2));
         assert_eq!(raw(&image).unwrap(), image, "a raw Image passes unchanged");
     }
 

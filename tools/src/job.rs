@@ -18,6 +18,8 @@ const PANIC: i32 = 101;
 pub(crate) enum Expect {
     /// It reports tests, and all passed.
     Report,
+    /// It ends with that exit status and the console says each of these.
+    End(i32, Vec<String>),
     /// It ends with failure, by its own will, and the console says each of these.
     Refusal(Vec<String>),
 }
@@ -49,10 +51,7 @@ impl Job {
         let log = logs.join(format!("{}.log", self.name));
         let text = format!("{}\n{}", self.machine.shell_line(), outcome.console);
         std::fs::write(&log, text).with_context(|| format!("cannot write {}", log.display()))?;
-        Ok(Judged {
-            tally: judge(&self.expect, &outcome),
-            outcome,
-        })
+        Ok(Judged { tally: judge(&self.expect, &outcome), outcome })
     }
 }
 
@@ -62,27 +61,23 @@ fn judge(expect: &Expect, outcome: &Outcome) -> Tally {
         tally.failures = vec![outcome.hang_text()];
         return tally;
     }
-    let Expect::Refusal(texts) = expect else {
-        return Tally::of_boot(&outcome.console, outcome.status);
+    let texts = match expect {
+        Expect::Report => return Tally::of_boot(&outcome.console, outcome.status),
+        Expect::End(_, texts) | Expect::Refusal(texts) => texts,
     };
     let missing = texts.iter().filter(|text| !outcome.console.contains(*text));
-    let mut failures: Vec<_> = missing
-        .map(|text| format!("the console does not say `{text}`"))
-        .collect();
-    if outcome.status == 0 || outcome.status > HANG {
-        failures.push(format!(
-            "exit status {} instead of a refusal",
-            outcome.status
-        ));
+    let mut failures: Vec<_> = missing.map(|text| format!("the console does not say `{text}`")).collect();
+    match (expect, outcome.status) {
+        (Expect::End(wanted, _), status) if status != *wanted => {
+            failures.push(format!("exit status {status} instead of {wanted}"));
+        }
+        (Expect::Refusal(_), PANIC) => failures.push("the kernel panicked over bad input".to_owned()),
+        (Expect::Refusal(_), status) if status == 0 || status > HANG => {
+            failures.push(format!("exit status {status} instead of a refusal"));
+        }
+        _ => {}
     }
-    if outcome.status == PANIC {
-        failures.push("the kernel panicked over bad input".to_owned());
-    }
-    Tally {
-        passed: usize::from(failures.is_empty()),
-        skipped: 0,
-        failures,
-    }
+    Tally { passed: usize::from(failures.is_empty()), skipped: 0, failures }
 }
 
 #[cfg(test)]
@@ -90,26 +85,16 @@ mod tests {
     use super::*;
 
     fn outcome(status: i32, console: &str) -> Outcome {
-        Outcome {
-            status,
-            console: console.to_owned(),
-            elapsed: Duration::from_secs(60),
-        }
+        Outcome { status, console: console.to_owned(), elapsed: Duration::from_secs(60) }
     }
 
     #[test]
     fn a_hang_is_one_failure_that_names_the_last_test() {
         let tally = judge(&Expect::Report, &outcome(HANG, "ok a\nok b\n"));
         assert_eq!(tally.passed, 2);
-        assert_eq!(
-            tally.failures,
-            ["hang: no end within 60 s; last test seen: b"]
-        );
+        assert_eq!(tally.failures, ["hang: no end within 60 s; last test seen: b"]);
         let silent = judge(&Expect::Refusal(vec![]), &outcome(HANG, ""));
-        assert_eq!(
-            silent.failures,
-            ["hang: no end within 60 s; no test had reported"]
-        );
+        assert_eq!(silent.failures, ["hang: no end within 60 s; no test had reported"]);
     }
 
     #[test]
@@ -118,12 +103,15 @@ mod tests {
         let failures = |status, console| judge(&expect, &outcome(status, console)).failures.len();
         assert_eq!(failures(1, "lazy_tlb= is one of refcount"), 0);
         assert_eq!(failures(1, "lazy_tlb"), 1);
-        assert_eq!(
-            failures(PANIC, "lazy_tlb refcount"),
-            1,
-            "a panic is no clear error"
-        );
+        assert_eq!(failures(PANIC, "lazy_tlb refcount"), 1, "a panic is no clear error");
         assert_eq!(failures(139, "lazy_tlb refcount"), 1, "QEMU died");
         assert_eq!(failures(0, ""), 3);
+    }
+
+    #[test]
+    fn an_end_is_held_to_its_words_and_to_its_status() {
+        let expect = Expect::End(7, vec!["seven".into()]);
+        let failures = |status, console| judge(&expect, &outcome(status, console)).failures.len();
+        assert_eq!([failures(7, "seven"), failures(0, "seven"), failures(7, ""), failures(101, "")], [0, 1, 1, 2]);
     }
 }

@@ -102,11 +102,7 @@ fn main() -> ExitCode {
 
 fn execute(tool: Tool) -> Result<ExitCode> {
     let from = |good: bool| {
-        if good {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     };
     match tool {
         Tool::Run { timeout, machine } => return run(machine, timeout),
@@ -121,14 +117,8 @@ fn execute(tool: Tool) -> Result<ExitCode> {
             files.iter().try_for_each(|spec| archive.add(spec))?;
             write(&out, &archive.bytes())?;
         }
-        Tool::Image {
-            out,
-            kernel,
-            initrd,
-            cmdline,
-        } => {
-            let mut image =
-                image::raw(&read(&kernel)?).with_context(|| kernel.display().to_string())?;
+        Tool::Image { out, kernel, initrd, cmdline } => {
+            let mut image = image::raw(&read(&kernel)?).with_context(|| kernel.display().to_string())?;
             if let Some(initrd) = initrd {
                 image = image::bundle(&image, &read(&initrd)?, &cmdline)?;
             }
@@ -148,18 +138,11 @@ fn run(mut machine: Machine, timeout: Option<u64>) -> Result<ExitCode> {
         // A console that nobody reads any more ends the boot by SIGPIPE's error elsewhere; nothing to do here.
         let _ = stdout().write_all(bytes).and_then(|()| stdout().flush());
     };
-    let outcome = guest::boot(
-        &machine,
-        timeout.map(Duration::from_secs),
-        symbols.as_ref(),
-        &mut show,
-    )?;
+    let outcome = guest::boot(&machine, timeout.map(Duration::from_secs), symbols.as_ref(), &mut show)?;
     if outcome.status == HANG {
         eprintln!("lazuli: {}", outcome.hang_text());
     }
-    Ok(ExitCode::from(
-        u8::try_from(outcome.status).unwrap_or(u8::MAX),
-    ))
+    Ok(ExitCode::from(u8::try_from(outcome.status).unwrap_or(u8::MAX)))
 }
 
 fn annotate(elf: &Path) -> Result<()> {
@@ -167,14 +150,8 @@ fn annotate(elf: &Path) -> Result<()> {
     let mut annotator = Annotator::new(Some(&symbols));
     let mut line = Vec::new();
     let mut input = stdin().lock();
-    while input
-        .read_until(b'\n', &mut line)
-        .context("cannot read the standard input")?
-        > 0
-    {
-        stdout()
-            .write_all(&annotator.feed(&line))
-            .context("cannot write")?;
+    while input.read_until(b'\n', &mut line).context("cannot read the standard input")? > 0 {
+        stdout().write_all(&annotator.feed(&line)).context("cannot write")?;
         line.clear();
     }
     Ok(())
@@ -182,12 +159,7 @@ fn annotate(elf: &Path) -> Result<()> {
 
 fn check_size(file: &Path, max: &str) -> Result<()> {
     let (size, limit) = (read(file)?.len() as u64, image::parse_size(max)?);
-    ensure!(
-        size <= limit,
-        "{} has {size} bytes, {} more than the {max} allowed",
-        file.display(),
-        size - limit
-    );
+    ensure!(size <= limit, "{} has {size} bytes, {} more than the {max} allowed", file.display(), size - limit);
     println!("{}: {size} bytes of {limit}", file.display());
     Ok(())
 }
@@ -195,10 +167,7 @@ fn check_size(file: &Path, max: &str) -> Result<()> {
 fn check_qemu() -> Result<()> {
     let version = qemu::version()?;
     if version < qemu::FIRST_WITH_RPI4 {
-        eprintln!(
-            "note: QEMU {version} has no raspi4b (since {}); only `virt` is run",
-            qemu::FIRST_WITH_RPI4
-        );
+        eprintln!("note: QEMU {version} has no raspi4b (since {}); only `virt` is run", qemu::FIRST_WITH_RPI4);
     }
     Ok(())
 }

@@ -18,10 +18,7 @@ pub(crate) fn choose(rows: &[Vec<usize>]) -> Vec<usize> {
     while !missing.is_empty() {
         let gain = |row: &Vec<usize>| pairs(row).filter(|p| missing.contains(p)).count();
         // The first row of the greatest gain. One exists while a pair is missing, since each came from some row.
-        let Some(best) = (0..rows.len())
-            .rev()
-            .max_by_key(|&index| gain(&rows[index]))
-        else {
+        let Some(best) = (0..rows.len()).rev().max_by_key(|&index| gain(&rows[index])) else {
             break;
         };
         pairs(&rows[best]).for_each(|pair| {
@@ -34,8 +31,7 @@ pub(crate) fn choose(rows: &[Vec<usize>]) -> Vec<usize> {
 }
 
 fn pairs(row: &[usize]) -> impl Iterator<Item = Pair> {
-    (0..row.len())
-        .flat_map(move |low| (low + 1..row.len()).map(move |high| (low, row[low], high, row[high])))
+    (0..row.len()).flat_map(move |low| (low + 1..row.len()).map(move |high| (low, row[low], high, row[high])))
 }
 
 /// Every row of the product of factors with that many values each, the last factor turning fastest.
@@ -57,9 +53,7 @@ mod tests {
     use super::*;
 
     fn covered(rows: &[Vec<usize>], picked: &[usize], pair: Pair) -> bool {
-        picked
-            .iter()
-            .any(|&i| rows[i][pair.0] == pair.1 && rows[i][pair.2] == pair.3)
+        picked.iter().any(|&i| rows[i][pair.0] == pair.1 && rows[i][pair.2] == pair.3)
     }
 
     #[test]
@@ -72,10 +66,7 @@ mod tests {
             for high in low + 1..levels.len() {
                 for a in 0..levels[low] {
                     for b in 0..levels[high] {
-                        assert!(
-                            covered(&rows, &picked, (low, a, high, b)),
-                            "{low}={a} with {high}={b}"
-                        );
+                        assert!(covered(&rows, &picked, (low, a, high, b)), "{low}={a} with {high}={b}");
                     }
                 }
             }
@@ -86,10 +77,7 @@ mod tests {
 
     #[test]
     fn rows_left_out_are_never_chosen_and_cost_no_other_pair() {
-        let allowed: Vec<_> = product(&[3, 3, 2])
-            .into_iter()
-            .filter(|r| !(r[0] == 2 && r[1] == 0))
-            .collect();
+        let allowed: Vec<_> = product(&[3, 3, 2]).into_iter().filter(|r| !(r[0] == 2 && r[1] == 0)).collect();
         let picked = choose(&allowed);
         assert!(covered(&allowed, &picked, (0, 2, 1, 1)));
         assert!(covered(&allowed, &picked, (1, 0, 2, 1)));
@@ -99,11 +87,7 @@ mod tests {
     #[test]
     fn the_choice_is_stable_and_small_cases_hold() {
         let rows = product(&[2, 2]);
-        assert_eq!(
-            choose(&rows),
-            vec![0, 1, 2, 3],
-            "two factors leave nothing to save"
-        );
+        assert_eq!(choose(&rows), vec![0, 1, 2, 3], "two factors leave nothing to save");
         assert_eq!(choose(&product(&[4, 3, 2])), choose(&product(&[4, 3, 2])));
         assert_eq!(choose(&[]), Vec::<usize>::new());
     }

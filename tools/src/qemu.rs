@@ -78,11 +78,7 @@ impl Machine {
     /// The kernel's command line.
     pub(crate) fn append(&self) -> String {
         let mut words = vec!["exit=semihosting".to_owned()];
-        words.extend(
-            self.scheme
-                .iter()
-                .map(|scheme| format!("lazy_tlb={scheme}")),
-        );
+        words.extend(self.scheme.iter().map(|scheme| format!("lazy_tlb={scheme}")));
         words.extend(Some(self.cmdline.clone()).filter(|text| !text.is_empty()));
         words.extend(self.init.iter().map(|init| format!("init={init}")));
         if !self.args.is_empty() {
@@ -93,55 +89,22 @@ impl Machine {
 
     /// QEMU's arguments. The console is the standard input and output, and ^C ends QEMU.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let el2 = if self.virtualization {
-            ",virtualization=on"
-        } else {
-            ""
-        };
+        let el2 = if self.virtualization { ",virtualization=on" } else { "" };
         let machine = format!("virt,gic-version={}{el2}", self.gic);
         let smp = self.smp.to_string();
         let kernel = self.kernel.display().to_string();
         let append = self.append();
-        let mut words = vec![
-            "-M",
-            &machine,
-            "-cpu",
-            &self.cpu,
-            "-smp",
-            &smp,
-            "-m",
-            &self.memory,
-            "-kernel",
-            &kernel,
-        ];
+        let mut words = vec!["-M", &machine, "-cpu", &self.cpu, "-smp", &smp, "-m", &self.memory, "-kernel", &kernel];
         let initrd = self.initrd.as_ref().map(|path| path.display().to_string());
         if let Some(initrd) = &initrd {
             words.extend(["-initrd", initrd]);
         }
-        words.extend([
-            "-append", &append, "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic",
-            "none",
-        ]);
-        words.extend([
-            "-no-reboot",
-            "-semihosting-config",
-            "enable=on,target=native",
-        ]);
+        words.extend(["-append", &append, "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none"]);
+        words.extend(["-no-reboot", "-semihosting-config", "enable=on,target=native"]);
         if self.icount {
-            words.extend([
-                "-icount",
-                "shift=0,sleep=off",
-                "-seed",
-                "1",
-                "-rtc",
-                "base=2024-01-01T00:00:00,clock=vm",
-            ]);
+            words.extend(["-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2024-01-01T00:00:00,clock=vm"]);
         }
-        words
-            .into_iter()
-            .map(str::to_owned)
-            .chain(self.extra.iter().cloned())
-            .collect()
+        words.into_iter().map(str::to_owned).chain(self.extra.iter().cloned()).collect()
     }
 
     /// The command that boots this machine.
@@ -151,13 +114,23 @@ impl Machine {
         command
     }
 
+    /// The device tree that QEMU makes for this machine.
+    pub(crate) fn device_tree(&self) -> Result<Vec<u8>> {
+        let file = std::env::temp_dir().join(format!("lazuli-{}.dtb", std::process::id()));
+        let dump = format!("virt,gic-version={},dumpdtb={}", self.gic, file.display());
+        let smp = self.smp.to_string();
+        let words =
+            ["-M", &dump, "-cpu", &self.cpu, "-smp", &smp, "-m", &self.memory, "-nic", "none", "-display", "none"];
+        let output = Command::new(PROGRAM).args(words).output().with_context(|| format!("cannot start {PROGRAM}"))?;
+        let tree = std::fs::read(&file).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        Ok(tree)
+    }
+
     /// The same command as a line to paste into a shell.
     pub(crate) fn shell_line(&self) -> String {
         let words = self.arguments().into_iter().map(|word| quote(&word));
-        std::iter::once(PROGRAM.to_owned())
-            .chain(words)
-            .collect::<Vec<_>>()
-            .join(" ")
+        std::iter::once(PROGRAM.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
     }
 
     /// Host threads that the guest keeps busy.
@@ -178,8 +151,7 @@ fn quote(word: &str) -> String {
 ///
 /// QEMU passes the device tree only to a raw Image, as firmware does.
 pub(crate) fn raw_kernel(path: &Path) -> Result<PathBuf> {
-    let file = std::fs::read(path)
-        .with_context(|| format!("no kernel at {}; run `make build`", path.display()))?;
+    let file = std::fs::read(path).with_context(|| format!("no kernel at {}; run `make build`", path.display()))?;
     let image = image::raw(&file).with_context(|| path.display().to_string())?;
     if image == file {
         return Ok(path.to_owned());
@@ -195,21 +167,11 @@ pub(crate) fn version() -> Result<u32> {
         bail!("{PROGRAM} is not installed; run `make setup`, or: apt-get install qemu-system-arm");
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    parse_version(&text).with_context(|| {
-        format!(
-            "cannot read the version of {PROGRAM} from `{}`",
-            text.trim()
-        )
-    })
+    parse_version(&text).with_context(|| format!("cannot read the version of {PROGRAM} from `{}`", text.trim()))
 }
 
 fn parse_version(text: &str) -> Option<u32> {
-    text.split_once("version ")?
-        .1
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+    text.split_once("version ")?.1.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -227,10 +189,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_defaults_are_stated_twice_and_agree() {
-        assert_eq!(
-            machine().shell_line(),
-            Machine::of("k.img".into()).shell_line()
-        );
+        assert_eq!(machine().shell_line(), Machine::of("k.img".into()).shell_line());
     }
 
     #[test]
@@ -238,10 +197,7 @@ pub(crate) mod tests {
         let line = machine().shell_line();
         let promised = "qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -smp 4 -m 512M -kernel k.img ";
         assert!(line.starts_with(promised), "{line}");
-        assert!(
-            line.contains(" -nic none ") && line.contains(" enable=on,target=native"),
-            "{line}"
-        );
+        assert!(line.contains(" -nic none ") && line.contains(" enable=on,target=native"), "{line}");
     }
 
     #[test]
@@ -253,42 +209,24 @@ pub(crate) mod tests {
             args: "-c \"a b\"".into(),
             ..machine()
         };
-        assert_eq!(
-            machine.append(),
-            "exit=semihosting lazy_tlb=eager asid_bits=8 init=/app -- -c \"a b\""
-        );
+        assert_eq!(machine.append(), "exit=semihosting lazy_tlb=eager asid_bits=8 init=/app -- -c \"a b\"");
     }
 
     #[test]
     fn icount_gic_and_el2_show() {
-        let line = Machine {
-            icount: true,
-            gic: 2,
-            virtualization: true,
-            ..machine()
-        }
-        .shell_line();
-        assert!(
-            line.contains("virt,gic-version=2,virtualization=on"),
-            "{line}"
-        );
+        let line = Machine { icount: true, gic: 2, virtualization: true, ..machine() }.shell_line();
+        assert!(line.contains("virt,gic-version=2,virtualization=on"), "{line}");
         assert!(line.contains("-icount shift=0,sleep=off"), "{line}");
     }
 
     #[test]
     fn words_are_quoted_for_the_shell() {
-        assert_eq!(
-            [quote("a=b"), quote("a b"), quote("it's"), quote("")],
-            ["a=b", "'a b'", r"'it'\''s'", "''"]
-        );
+        assert_eq!([quote("a=b"), quote("a b"), quote("it's"), quote("")], ["a=b", "'a b'", r"'it'\''s'", "''"]);
     }
 
     #[test]
     fn versions_are_read() {
-        assert_eq!(
-            parse_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2)"),
-            Some(10)
-        );
+        assert_eq!(parse_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2)"), Some(10));
         assert_eq!(parse_version("QEMU emulator version 7.2.15"), Some(7));
         assert_eq!(parse_version("?"), None);
     }

@@ -40,10 +40,7 @@ fn parse(line: &str) -> Option<Line<'_>> {
 pub(crate) fn sum(console: &str) -> Option<(usize, usize)> {
     console.lines().rev().find_map(|line| {
         let (passed, failed) = line.trim().split_once(" passed, ")?;
-        Some((
-            passed.parse().ok()?,
-            failed.strip_suffix(" failed")?.parse().ok()?,
-        ))
+        Some((passed.parse().ok()?, failed.strip_suffix(" failed")?.parse().ok()?))
     })
 }
 
@@ -70,19 +67,11 @@ impl Tally {
         }
         let counted = (tally.passed, tally.failures.len());
         if counted == (0, 0) && tally.skipped == 0 {
-            tally
-                .failures
-                .push(format!("report: no test reported (exit status {status})"));
+            tally.failures.push(format!("report: no test reported (exit status {status})"));
         } else if sum(console) != Some(counted) {
-            tally.failures.push(format!(
-                "report: the last line does not sum up {} ok, {} FAIL",
-                counted.0, counted.1
-            ));
+            tally.failures.push(format!("report: the last line does not sum up {} ok, {} FAIL", counted.0, counted.1));
         } else if (status == 0) != (counted.1 == 0) {
-            tally.failures.push(format!(
-                "report: exit status {status} after {} failures",
-                counted.1
-            ));
+            tally.failures.push(format!("report: exit status {status} after {} failures", counted.1));
         }
         tally
     }
@@ -102,23 +91,13 @@ mod tests {
     fn lines_are_read_and_noise_is_not() {
         let console = "boot\r\nok a::b\r\nFAIL c: got 1: want 2\nskip d: no PAN\nok, well then\nok two words\n";
         let seen: Vec<_> = lines(console).map(|l| (l.kind, l.name, l.why)).collect();
-        assert_eq!(
-            seen,
-            [
-                (Kind::Ok, "a::b", ""),
-                (Kind::Fail, "c", "got 1: want 2"),
-                (Kind::Skip, "d", "no PAN")
-            ]
-        );
+        assert_eq!(seen, [(Kind::Ok, "a::b", ""), (Kind::Fail, "c", "got 1: want 2"), (Kind::Skip, "d", "no PAN")]);
     }
 
     #[test]
     fn a_whole_report_passes() {
         let tally = Tally::of_boot("ok a\nok b\nskip c: why\n2 passed, 0 failed\n", 0);
-        assert_eq!(
-            (tally.passed, tally.skipped, tally.failures.len()),
-            (2, 1, 0)
-        );
+        assert_eq!((tally.passed, tally.skipped, tally.failures.len()), (2, 1, 0));
     }
 
     #[test]
@@ -135,10 +114,7 @@ mod tests {
 
     #[test]
     fn sums_are_read_from_the_end() {
-        assert_eq!(
-            sum("1 passed, 0 failed\n3 passed, 2 failed\nbye\n"),
-            Some((3, 2))
-        );
+        assert_eq!(sum("1 passed, 0 failed\n3 passed, 2 failed\nbye\n"), Some((3, 2)));
         assert_eq!(sum("nothing"), None);
     }
 }

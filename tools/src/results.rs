@@ -17,18 +17,11 @@ pub(crate) struct Measurement {
 
 /// Reads the `result workload=W ops=N ns=N key=value …` lines of a console.
 pub(crate) fn parse(scheme: &str, console: &str) -> Vec<Measurement> {
-    console
-        .lines()
-        .filter_map(|line| parse_line(scheme, line))
-        .collect()
+    console.lines().filter_map(|line| parse_line(scheme, line)).collect()
 }
 
 fn parse_line(scheme: &str, line: &str) -> Option<Measurement> {
-    let words = line
-        .trim_end()
-        .strip_prefix("result ")?
-        .split(' ')
-        .filter_map(|word| word.split_once('='));
+    let words = line.trim_end().strip_prefix("result ")?.split(' ').filter_map(|word| word.split_once('='));
     let (mut workload, mut fields) = (None, BTreeMap::new());
     for (key, value) in words {
         if key == "workload" {
@@ -38,11 +31,7 @@ fn parse_line(scheme: &str, line: &str) -> Option<Measurement> {
         }
     }
     fields.get("ops")?;
-    Some(Measurement {
-        scheme: scheme.to_owned(),
-        workload: workload?,
-        fields,
-    })
+    Some(Measurement { scheme: scheme.to_owned(), workload: workload?, fields })
 }
 
 impl Measurement {
@@ -51,11 +40,7 @@ impl Measurement {
     }
 
     fn sum(&self, matches: impl Fn(&str) -> bool) -> f64 {
-        self.fields
-            .iter()
-            .filter(|(key, _)| matches(key))
-            .map(|(_, value)| value)
-            .sum()
+        self.fields.iter().filter(|(key, _)| matches(key)).map(|(_, value)| value).sum()
     }
 
     /// Shared read-modify-writes of an `mm_count` for laziness.
@@ -66,11 +51,7 @@ impl Measurement {
     fn row(&self) -> Vec<String> {
         let per_operation = |count: f64| table::number(count / self.get("ops").max(1.0));
         let per_second = self.get("ops") * 1e9 / self.get("ns").max(1.0);
-        let mut row = vec![
-            self.workload.clone(),
-            self.scheme.clone(),
-            table::number(per_second),
-        ];
+        let mut row = vec![self.workload.clone(), self.scheme.clone(), table::number(per_second)];
         let counts = [
             self.lazy_writes(),
             self.get("ttbr0_writes"),
@@ -115,12 +96,8 @@ pub(crate) fn table(all: &[Measurement]) -> String {
             order.push(&measurement.workload);
         }
     }
-    let of_workload = |name: &&str| {
-        all.iter()
-            .filter(|m| m.workload == *name)
-            .map(Measurement::row)
-            .collect::<Vec<_>>()
-    };
+    let of_workload =
+        |name: &&str| all.iter().filter(|m| m.workload == *name).map(Measurement::row).collect::<Vec<_>>();
     let rows: Vec<_> = order.iter().flat_map(of_workload).collect();
     table::render(&HEADS, 2, &rows)
 }
@@ -134,10 +111,7 @@ dead = address spaces without users that still wait to be freed: now, and the mo
 
 /// Shared writes per user→idle→user switch under `scheme`, over all workloads whose partner is on another CPU.
 fn lazy_writes_per_switch(all: &[Measurement], scheme: &str) -> Option<f64> {
-    let remote = || {
-        all.iter()
-            .filter(|m| m.scheme == scheme && m.is_remote_switch())
-    };
+    let remote = || all.iter().filter(|m| m.scheme == scheme && m.is_remote_switch());
     let switches: f64 = remote().map(|m| m.get("switch_user_kernel")).sum();
     (switches > 0.0).then(|| remote().map(Measurement::lazy_writes).sum::<f64>() / switches)
 }
@@ -149,23 +123,15 @@ fn lazy_writes_per_switch(all: &[Measurement], scheme: &str) -> Option<f64> {
 pub(crate) fn headline(all: &[Measurement]) -> Result<Option<String>, String> {
     let expected = [("refcount", 1.98..=2.02), ("shootdown", 0.0..=0.0)];
     let (mut figures, mut wrong) = (String::new(), Vec::new());
-    for (scheme, range) in expected
-        .into_iter()
-        .filter(|(scheme, _)| all.iter().any(|m| m.scheme == *scheme))
-    {
+    for (scheme, range) in expected.into_iter().filter(|(scheme, _)| all.iter().any(|m| m.scheme == *scheme)) {
         match lazy_writes_per_switch(all, scheme) {
             Some(writes) => {
                 let _ = write!(figures, " {scheme} {writes:.2}");
                 if !range.contains(&writes) {
-                    wrong.push(format!(
-                        "{scheme} should write {:.0}, not {writes:.4}",
-                        range.end().floor()
-                    ));
+                    wrong.push(format!("{scheme} should write {:.0}, not {writes:.4}", range.end().floor()));
                 }
             }
-            None => wrong.push(format!(
-                "{scheme} has no ctx-*-other result with switch_user_kernel"
-            )),
+            None => wrong.push(format!("{scheme} has no ctx-*-other result with switch_user_kernel")),
         }
     }
     let line = format!("mm_count writes per user→idle→user switch:{figures}");
@@ -178,9 +144,7 @@ pub(crate) fn headline(all: &[Measurement]) -> Result<Option<String>, String> {
 
 /// All figures, for other programs.
 pub(crate) fn to_json(machine: &str, all: &[Measurement]) -> Value {
-    let results = all
-        .iter()
-        .map(|m| json!({"scheme": m.scheme, "workload": m.workload, "figures": m.fields}));
+    let results = all.iter().map(|m| json!({"scheme": m.scheme, "workload": m.workload, "figures": m.fields}));
     json!({"machine": machine, "results": results.collect::<Vec<_>>()})
 }
 
@@ -208,9 +172,7 @@ mod tests {
     #[test]
     fn a_row_is_per_operation_and_joins_scopes() {
         let row = remote("refcount", 200, 200).row();
-        let tail = [
-            "100,000", "4.00", "0", "0", "0", "0", "0", "1.00", "0.07", "0", "3",
-        ];
+        let tail = ["100,000", "4.00", "0", "0", "0", "0", "0", "1.00", "0.07", "0", "3"];
         assert_eq!(row[2..], tail);
         assert_eq!(row.len(), HEADS.len());
     }
@@ -219,10 +181,7 @@ mod tests {
     fn the_table_groups_by_workload() {
         let other = parse("eager", "result workload=syscall ops=1 ns=1").remove(0);
         let text = table(&[remote("refcount", 1, 1), other, remote("shootdown", 0, 0)]);
-        let firsts: Vec<_> = text
-            .lines()
-            .map(|l| l.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
-            .collect();
+        let firsts: Vec<_> = text.lines().map(|l| l.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).collect();
         let pipe = "ctx-threads-pipe-other";
         let expected = [
             "workload scheme".to_owned(),
@@ -241,17 +200,9 @@ mod tests {
             "mm_count writes per user→idle→user switch: refcount 2.00 shootdown 0.00"
         );
         let counts = [remote("refcount", 200, 200), remote("shootdown", 1, 0)];
-        assert!(
-            headline(&counts)
-                .unwrap_err()
-                .contains("shootdown should write 0")
-        );
+        assert!(headline(&counts).unwrap_err().contains("shootdown should write 0"));
         let misses = [remote("refcount", 100, 100), remote("shootdown", 0, 0)];
-        assert!(
-            headline(&misses)
-                .unwrap_err()
-                .contains("refcount should write 2")
-        );
+        assert!(headline(&misses).unwrap_err().contains("refcount should write 2"));
         let nothing = parse("refcount", "result workload=syscall ops=1 ns=1");
         assert!(headline(&nothing).unwrap_err().contains("no ctx-*-other"));
         let neither = parse("eager", "result workload=syscall ops=1 ns=1");

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::broken;
 use crate::cpio::Archive;
+use crate::image;
 use crate::job::{Expect, Job};
 use crate::qemu::Machine;
 
@@ -25,11 +26,7 @@ pub(crate) struct Parts {
 type WrongProgram = (&'static str, fn(&[u8]) -> Result<Vec<u8>>, &'static str);
 
 const WRONG_PROGRAMS: [WrongProgram; 6] = [
-    (
-        "init-not-elf",
-        |_| Ok(b"#!/bin/sh\necho hello\n".to_vec()),
-        "ELF",
-    ),
+    ("init-not-elf", |_| Ok(b"#!/bin/sh\necho hello\n".to_vec()), "ELF"),
     ("init-wrong-machine", broken::wrong_machine, "AArch64"),
     ("init-truncated", broken::truncated, "truncated"),
     ("init-overlapping", broken::overlapping, "overlap"),
@@ -40,24 +37,51 @@ const WRONG_PROGRAMS: [WrongProgram; 6] = [
 /// A boot with a wrong command line: its name, the words, what the console must say.
 const WRONG_LINES: [(&str, &str, &[&str]); 4] = [
     ("no-init", "init=/nowhere", &["/nowhere"]),
-    (
-        "unknown-option",
-        "init=/app colour=blue",
-        &["colour", "lazy_tlb="],
-    ),
-    (
-        "unknown-scheme",
-        "init=/app lazy_tlb=nonsense",
-        &["nonsense", "refcount", "shootdown", "eager"],
-    ),
-    (
-        "impossible-asid-bits",
-        "init=/app asid_bits=1",
-        &["asid_bits"],
-    ),
+    ("unknown-option", "init=/app colour=blue", &["colour", "lazy_tlb="]),
+    ("unknown-scheme", "init=/app lazy_tlb=nonsense", &["nonsense", "refcount", "shootdown", "eager"]),
+    ("impossible-asid-bits", "init=/app asid_bits=1", &["asid_bits"]),
+];
+
+/// A boot with a device tree that hides something: its name, what is renamed in the tree, what the console must say.
+const WRONG_TREES: [(&str, &str, &str); 2] = [
+    ("tree-without-gic", "arm,gic-v3\0", "interrupt controller"),
+    ("tree-without-timer", "arm,armv8-timer\0", "timer"),
+];
+
+/// What a program from elsewhere is asked to do: a name, its arguments, its exit status, what the console must say.
+const BUSYBOX: [(&str, &str, i32, &[&str]); 5] = [
+    ("echo", "echo hello from busybox", 0, &["hello from busybox"]),
+    ("ls", "ls /", 0, &["bin", "dev", "proc"]),
+    ("loop", r#"sh -c "for i in 1 2 3; do echo line $i; done""#, 0, &["line 1", "line 2", "line 3"]),
+    ("pipe", r#"sh -c "echo one two three | wc -w | sed s/3/three-words/""#, 0, &["three-words"]),
+    ("status", r#"sh -c "exit 7""#, 7, &[]),
 ];
 
 impl Parts {
+    /// Boots that must run a program that nobody here built, and end with its exit status.
+    pub(crate) fn strangers(&self, busybox: &Path) -> Result<Vec<Job>> {
+        let mut archive = Archive::default();
+        archive.add(&format!("{}=/bin/busybox", busybox.display()))?;
+        let initrd = self.save("busybox.cpio", &archive.bytes())?;
+        let job = |(name, args, status, says): &(&str, &str, i32, &[&str])| {
+            let expect = Expect::End(*status, owned(says));
+            let job = self.job(&format!("busybox-{name}"), Some(initrd.clone()), "", expect);
+            let machine = Machine { init: Some("/bin/busybox".to_owned()), args: (*args).to_owned(), ..job.machine };
+            Job { machine, ..job }
+        };
+        Ok(BUSYBOX.iter().map(job).collect())
+    }
+
+    /// The boot of kernel and program as one file.
+    pub(crate) fn bundle(&self) -> Result<Job> {
+        let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        let archive = read(&self.archive("good", &self.program()?)?)?;
+        let image = image::bundle(&read(&self.kernel)?, &archive, "init=/app")?;
+        let job = self.job("bundle", None, "", Expect::End(0, owned(&["hello"])));
+        let machine = Machine { kernel: self.save("bundle.img", &image)?, ..job.machine };
+        Ok(Job { machine, ..job })
+    }
+
     /// Boots that must be refused.
     pub(crate) fn refusals(&self) -> Result<Vec<Job>> {
         let good = self.program()?;
@@ -65,12 +89,7 @@ impl Parts {
         let mut jobs = Vec::new();
         for (name, make, says) in WRONG_PROGRAMS {
             let wrong = make(&good).with_context(|| format!("cannot make {name}"))?;
-            jobs.push(self.refusal(
-                name,
-                Some(self.archive(name, &wrong)?),
-                "init=/app",
-                &[says],
-            ));
+            jobs.push(self.refusal(name, Some(self.archive(name, &wrong)?), "init=/app", &[says]));
         }
         for (name, words, says) in WRONG_LINES {
             jobs.push(self.refusal(name, Some(whole.clone()), words, says));
@@ -79,32 +98,23 @@ impl Parts {
         let bytes = fs::read(&whole).context("cannot read the archive back")?;
         let cut = self.save("truncated-cpio.cpio", &bytes[..bytes.len() / 2])?;
         jobs.push(self.refusal("truncated-cpio", Some(cut), "init=/app", &["cpio"]));
+        for (name, hidden, says) in WRONG_TREES {
+            let mut job = self.refusal(name, Some(whole.clone()), "init=/app", &[says]);
+            let tree = self.save(&format!("{name}.dtb"), &broken::rename(&job.machine.device_tree()?, hidden)?)?;
+            job.machine.extra = vec!["-dtb".to_owned(), tree.display().to_string()];
+            jobs.push(job);
+        }
         Ok(jobs)
     }
 
     fn refusal(&self, name: &str, initrd: Option<PathBuf>, cmdline: &str, says: &[&str]) -> Job {
         let says = says.iter().map(|text| (*text).to_owned()).collect();
-        self.job(
-            &format!("refuse-{name}"),
-            initrd,
-            cmdline,
-            Expect::Refusal(says),
-        )
+        self.job(&format!("refuse-{name}"), initrd, cmdline, Expect::Refusal(says))
     }
 
     fn job(&self, name: &str, initrd: Option<PathBuf>, cmdline: &str, expect: Expect) -> Job {
-        let machine = Machine {
-            initrd,
-            cmdline: cmdline.to_owned(),
-            ..Machine::of(self.kernel.clone())
-        };
-        Job {
-            name: name.to_owned(),
-            machine,
-            elf: self.elf.clone(),
-            timeout_s: 20,
-            expect,
-        }
+        let machine = Machine { initrd, cmdline: cmdline.to_owned(), ..Machine::of(self.kernel.clone()) };
+        Job { name: name.to_owned(), machine, elf: self.elf.clone(), timeout_s: 20, expect }
     }
 
     fn program(&self) -> Result<Vec<u8>> {
@@ -124,4 +134,8 @@ impl Parts {
         fs::write(&path, bytes).with_context(context)?;
         Ok(path)
     }
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
 }

@@ -41,13 +41,7 @@ pub(crate) struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self {
-            only: Default::default(),
-            icount: false,
-            timeout_s: 60,
-            append: String::new(),
-            args: String::new(),
-        }
+        Self { only: Default::default(), icount: false, timeout_s: 60, append: String::new(), args: String::new() }
     }
 }
 
@@ -56,12 +50,9 @@ impl Rules {
     pub(crate) fn parse(source: &str) -> Result<Self> {
         let mut rules = Self::default();
         for line in source.lines().filter_map(|line| line.strip_prefix("//@ ")) {
-            let (key, value) = line
-                .split_once(": ")
-                .with_context(|| format!("`//@ {line}` is not `//@ key: value`"))?;
-            rules
-                .set(key, value.trim())
-                .with_context(|| format!("in `//@ {line}`"))?;
+            let (key, value) =
+                line.split_once(": ").with_context(|| format!("`//@ {line}` is not `//@ key: value`"))?;
+            rules.set(key, value.trim()).with_context(|| format!("in `//@ {line}`"))?;
         }
         Ok(rules)
     }
@@ -70,18 +61,14 @@ impl Rules {
         if let Some(axis) = AXES.iter().position(|(name, _)| *name == key) {
             let known = AXES[axis].1;
             self.only[axis] = value.split_whitespace().map(str::to_owned).collect();
-            let stranger = self.only[axis]
-                .iter()
-                .find(|value| !known.contains(&value.as_str()));
+            let stranger = self.only[axis].iter().find(|value| !known.contains(&value.as_str()));
             ensure!(stranger.is_none(), "{key} is one of {}", known.join(", "));
             return Ok(());
         }
         match (key, value) {
             ("mode", "icount") => self.icount = true,
             ("mode", "parallel") => self.icount = false,
-            ("timeout", seconds) => {
-                self.timeout_s = seconds.parse().context("timeout is in seconds")?
-            }
+            ("timeout", seconds) => self.timeout_s = seconds.parse().context("timeout is in seconds")?,
             ("append", words) => self.append = words.to_owned(),
             ("args", words) => self.args = words.to_owned(),
             _ => bail!("keys are smp, gic, scheme, cpu, el, mode, timeout, append, args"),
@@ -90,10 +77,7 @@ impl Rules {
     }
 
     fn allows(&self, axis: usize, value: usize) -> bool {
-        self.only[axis].is_empty()
-            || self.only[axis]
-                .iter()
-                .any(|allowed| allowed == AXES[axis].1[value])
+        self.only[axis].is_empty() || self.only[axis].iter().any(|allowed| allowed == AXES[axis].1[value])
     }
 }
 
@@ -117,23 +101,14 @@ pub(crate) struct Cell(Vec<usize>);
 pub(crate) fn all_cells(suites: &[Suite]) -> Vec<Cell> {
     let axes = AXES.iter().map(|(_, values)| values.len());
     let levels: Vec<usize> = std::iter::once(suites.len()).chain(axes).collect();
-    let allowed = |row: &Vec<usize>| {
-        (0..AXES.len()).all(|axis| suites[row[0]].rules.allows(axis, row[axis + 1]))
-    };
-    pairwise::product(&levels)
-        .into_iter()
-        .filter(allowed)
-        .map(Cell)
-        .collect()
+    let allowed = |row: &Vec<usize>| (0..AXES.len()).all(|axis| suites[row[0]].rules.allows(axis, row[axis + 1]));
+    pairwise::product(&levels).into_iter().filter(allowed).map(Cell).collect()
 }
 
 /// Few of these boots, in which every pair still occurs: of two axes, and of each suite with each value.
 pub(crate) fn pairwise_cells(suites: &[Suite]) -> Vec<Cell> {
     let rows: Vec<_> = all_cells(suites).into_iter().map(|cell| cell.0).collect();
-    pairwise::choose(&rows)
-        .into_iter()
-        .map(|index| Cell(rows[index].clone()))
-        .collect()
+    pairwise::choose(&rows).into_iter().map(|index| Cell(rows[index].clone())).collect()
 }
 
 impl Cell {
@@ -148,10 +123,7 @@ impl Cell {
     /// Such as `ipi-smp4-gic3-shootdown-cortex-a72-el1`.
     pub(crate) fn name(&self, suites: &[Suite]) -> String {
         let [smp, gic, scheme, cpu, el] = std::array::from_fn(|axis| self.value(axis));
-        format!(
-            "{}-smp{smp}-gic{gic}-{scheme}-{cpu}-el{el}",
-            self.suite(suites).name
-        )
+        format!("{}-smp{smp}-gic{gic}-{scheme}-{cpu}-el{el}", self.suite(suites).name)
     }
 
     /// The machine it runs on.
@@ -191,10 +163,8 @@ mod tests {
 
     #[test]
     fn rules_are_read_from_the_source() {
-        let rules = Rules::parse(
-            "//! Doc.\n//@ smp: 2 4\n//@ mode: icount\n//@ timeout: 9\n//@ args: -s 1\nfn x() {}",
-        )
-        .unwrap();
+        let rules = Rules::parse("//! Doc.\n//@ smp: 2 4\n//@ mode: icount\n//@ timeout: 9\n//@ args: -s 1\nfn x() {}")
+            .unwrap();
         assert!(rules.icount && !rules.allows(0, 0) && rules.allows(0, 1) && rules.allows(1, 0));
         assert_eq!((rules.timeout_s, rules.args.as_str()), (9, "-s 1"));
         assert_eq!(Rules::parse("//! Doc.").unwrap(), Rules::default());
@@ -215,41 +185,22 @@ mod tests {
 
     #[test]
     fn the_full_product_honours_each_suites_rules() {
-        let suites = [
-            suite("a", ""),
-            suite("b", "//@ smp: 1\n//@ scheme: eager shootdown\n"),
-        ];
+        let suites = [suite("a", ""), suite("b", "//@ smp: 1\n//@ scheme: eager shootdown\n")];
         let cells = all_cells(&suites);
         assert_eq!(cells.len(), 4 * 2 * 3 * 2 * 2 + 2 * 2 * 2 * 2);
     }
 
     #[test]
     fn pairwise_boots_each_suite_with_each_value() {
-        let suites = [
-            suite("a", ""),
-            suite("b", "//@ smp: 1 2"),
-            suite("c", ""),
-            suite("d", ""),
-        ];
+        let suites = [suite("a", ""), suite("b", "//@ smp: 1 2"), suite("c", ""), suite("d", "")];
         let cells = pairwise_cells(&suites);
         assert!(cells.len() <= 24, "{}", cells.len());
         let names: Vec<_> = cells.iter().map(|cell| cell.name(&suites)).collect();
-        for (suite, part) in [
-            ("a", "smp8"),
-            ("b", "smp2"),
-            ("c", "eager"),
-            ("d", "el2"),
-            ("b", "gic2"),
-            ("a", "max"),
-        ] {
+        for (suite, part) in [("a", "smp8"), ("b", "smp2"), ("c", "eager"), ("d", "el2"), ("b", "gic2"), ("a", "max")] {
             let met = |name: &String| name.starts_with(&format!("{suite}-")) && name.contains(part);
             assert!(names.iter().any(met), "{suite} with {part}: {names:?}");
         }
-        assert!(
-            !names
-                .iter()
-                .any(|name| name.starts_with("b-smp4") || name.starts_with("b-smp8"))
-        );
+        assert!(!names.iter().any(|name| name.starts_with("b-smp4") || name.starts_with("b-smp8")));
     }
 
     #[test]
@@ -257,10 +208,7 @@ mod tests {
         let suites = [suite("a", ""), suite("b", "//@ mode: icount")];
         for cell in all_cells(&suites) {
             let machine = cell.machine(&suites).unwrap();
-            assert_eq!(
-                machine.icount,
-                machine.smp > 4 || cell.suite(&suites).name == "b"
-            );
+            assert_eq!(machine.icount, machine.smp > 4 || cell.suite(&suites).name == "b");
         }
     }
 
@@ -270,10 +218,6 @@ mod tests {
         let cell = all_cells(&suites).pop().unwrap();
         assert_eq!(cell.name(&suites), "ipi-smp8-gic3-eager-max-el2");
         let machine = cell.machine(&suites).unwrap();
-        assert!(
-            machine.virtualization
-                && machine.gic == 3
-                && machine.append().contains("lazy_tlb=eager")
-        );
+        assert!(machine.virtualization && machine.gic == 3 && machine.append().contains("lazy_tlb=eager"));
     }
 }

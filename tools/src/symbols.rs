@@ -11,9 +11,7 @@ pub(crate) struct Symbols(Loader);
 impl Symbols {
     /// Reads the debug information of the ELF at `path`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Loader::new(path)
-            .map(Self)
-            .map_err(|error| anyhow!("no symbols from {}: {error}", path.display()))
+        Loader::new(path).map(Self).map_err(|error| anyhow!("no symbols from {}: {error}", path.display()))
     }
 
     /// Names the code at `address`, functions inlined there included, innermost first.
@@ -21,17 +19,9 @@ impl Symbols {
         let mut names = Vec::new();
         if let Ok(mut frames) = self.0.find_frames(address) {
             while let Ok(Some(frame)) = frames.next() {
-                let name = frame
-                    .function
-                    .and_then(|f| f.demangle().ok().map(|n| short_name(&n)));
-                let place = frame
-                    .location
-                    .and_then(|l| Some(format!(" {}:{}", short_path(l.file?), l.line?)));
-                names.push(format!(
-                    "{}{}",
-                    name.unwrap_or_else(|| "?".to_owned()),
-                    place.unwrap_or_default()
-                ));
+                let name = frame.function.and_then(|f| f.demangle().ok().map(|n| short_name(&n)));
+                let place = frame.location.and_then(|l| Some(format!(" {}:{}", short_path(l.file?), l.line?)));
+                names.push(format!("{}{}", name.unwrap_or_else(|| "?".to_owned()), place.unwrap_or_default()));
             }
         }
         if names.is_empty() {
@@ -45,9 +35,7 @@ impl Symbols {
 /// Drops the hash that Rust adds to a name.
 fn short_name(name: &str) -> String {
     match name.rsplit_once("::h") {
-        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            path.to_owned()
-        }
+        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => path.to_owned(),
         _ => name.to_owned(),
     }
 }
@@ -58,14 +46,8 @@ fn short_path(path: &str) -> &str {
     if let Some(rest) = here.to_str().and_then(|here| path.strip_prefix(here)) {
         return rest.trim_start_matches('/');
     }
-    let library = |mark: &str| {
-        path.split_once(mark)
-            .and_then(|(_, rest)| rest.split_once('/'))
-            .map(|(_, rest)| rest)
-    };
-    library("/registry/src/")
-        .or_else(|| library("/rustc/"))
-        .unwrap_or(path)
+    let library = |mark: &str| path.split_once(mark).and_then(|(_, rest)| rest.split_once('/')).map(|(_, rest)| rest);
+    library("/registry/src/").or_else(|| library("/rustc/")).unwrap_or(path)
 }
 
 /// Adds names to the backtrace lines (`  at 0xffff…`) of a console that arrives piece by piece.
@@ -77,10 +59,7 @@ pub(crate) struct Annotator<'a> {
 impl<'a> Annotator<'a> {
     /// Without symbols the console passes unchanged.
     pub(crate) fn new(symbols: Option<&'a Symbols>) -> Self {
-        Self {
-            symbols,
-            line: Vec::new(),
-        }
+        Self { symbols, line: Vec::new() }
     }
 
     /// Takes the next bytes and returns them at once, with names put before the line ends.
@@ -97,11 +76,7 @@ impl<'a> Annotator<'a> {
             // A carriage return may stand before the line feed; the name belongs before both.
             if byte == b'\r' || byte == b'\n' {
                 let name = backtrace_address(&self.line).and_then(describe);
-                out.extend(
-                    name.map(|name| format!(" {name}"))
-                        .unwrap_or_default()
-                        .bytes(),
-                );
+                out.extend(name.map(|name| format!(" {name}")).unwrap_or_default().bytes());
                 self.line.clear();
             } else {
                 self.line.push(byte);
@@ -114,11 +89,7 @@ impl<'a> Annotator<'a> {
 
 /// The address of a backtrace line, `  at 0x…` and nothing behind it.
 fn backtrace_address(line: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(line)
-        .ok()?
-        .strip_prefix("  at ")?
-        .trim_end()
-        .strip_prefix("0x")?;
+    let digits = std::str::from_utf8(line).ok()?.strip_prefix("  at ")?.trim_end().strip_prefix("0x")?;
     u64::from_str_radix(digits, 16).ok()
 }
 
@@ -129,23 +100,14 @@ mod tests {
     fn fed(pieces: &[&str]) -> String {
         let mut annotator = Annotator::new(None);
         let describe = |address: u64| (address != 0).then(|| format!("f{address:x} src/a.rs:1"));
-        let bytes = pieces
-            .iter()
-            .flat_map(|p| annotator.feed_with(p.as_bytes(), &describe))
-            .collect();
+        let bytes = pieces.iter().flat_map(|p| annotator.feed_with(p.as_bytes(), &describe)).collect();
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
     fn only_backtrace_lines_get_names_even_when_cut_in_pieces() {
-        assert_eq!(
-            fed(&["panic\n  at 0xff", "10\r\n"]),
-            "panic\n  at 0xff10 fff10 src/a.rs:1\r\n"
-        );
-        assert_eq!(
-            fed(&["x  at 0x10\n  at 0x0\n  at 0xzz\n"]),
-            "x  at 0x10\n  at 0x0\n  at 0xzz\n"
-        );
+        assert_eq!(fed(&["panic\n  at 0xff", "10\r\n"]), "panic\n  at 0xff10 fff10 src/a.rs:1\r\n");
+        assert_eq!(fed(&["x  at 0x10\n  at 0x0\n  at 0xzz\n"]), "x  at 0x10\n  at 0x0\n  at 0xzz\n");
     }
 
     #[test]
@@ -161,23 +123,14 @@ mod tests {
         let base = u64::from_str_radix(maps.split('-').next().unwrap(), 16).unwrap();
         let function: fn(&str) -> String = short_name;
         let name = symbols.describe(function as usize as u64 - base).unwrap();
-        assert!(
-            name.contains("short_name") && name.contains("symbols.rs:"),
-            "{name}"
-        );
+        assert!(name.contains("short_name") && name.contains("symbols.rs:"), "{name}");
     }
 
     #[test]
     fn names_and_paths_are_short() {
         assert_eq!(short_name("a::b::h0123456789abcdef"), "a::b");
         assert_eq!(short_name("a::hash"), "a::hash");
-        assert_eq!(
-            short_path("/rustc/abc/library/core/src/panic.rs"),
-            "library/core/src/panic.rs"
-        );
-        assert_eq!(
-            short_path("/h/.cargo/registry/src/index-1/spin-0.12/src/a.rs"),
-            "spin-0.12/src/a.rs"
-        );
+        assert_eq!(short_path("/rustc/abc/library/core/src/panic.rs"), "library/core/src/panic.rs");
+        assert_eq!(short_path("/h/.cargo/registry/src/index-1/spin-0.12/src/a.rs"), "spin-0.12/src/a.rs");
     }
 }

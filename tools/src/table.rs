@@ -2,8 +2,7 @@
 
 /// Lays `rows` out under `heads`. The first `left` columns are words, the others numbers.
 pub(crate) fn render(heads: &[&str], left: usize, rows: &[Vec<String>]) -> String {
-    let cell =
-        |row: &Vec<String>, column: usize| row.get(column).map_or(0, |text| text.chars().count());
+    let cell = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |text| text.chars().count());
     let width = |column: usize| {
         let widest = rows.iter().map(|row| cell(row, column)).max().unwrap_or(0);
         widest.max(heads[column].chars().count())
@@ -13,11 +12,7 @@ pub(crate) fn render(heads: &[&str], left: usize, rows: &[Vec<String>]) -> Strin
         let mut out = String::new();
         for (column, text) in cells.into_iter().enumerate() {
             let width = widths[column];
-            let padded = if column < left {
-                format!("{text:<width$}")
-            } else {
-                format!("{text:>width$}")
-            };
+            let padded = if column < left { format!("{text:<width$}") } else { format!("{text:>width$}") };
             out += if column == 0 { "" } else { "  " };
             out += &padded;
         }
@@ -59,22 +54,13 @@ mod tests {
 
     #[test]
     fn words_go_left_and_numbers_right() {
-        let rows = vec![
-            vec!["ctx".into(), "7".into()],
-            vec!["syscall".into(), "1,234".into()],
-        ];
-        assert_eq!(
-            render(&["what", "ops"], 1, &rows),
-            "what       ops\nctx          7\nsyscall  1,234\n"
-        );
+        let rows = vec![vec!["ctx".into(), "7".into()], vec!["syscall".into(), "1,234".into()]];
+        assert_eq!(render(&["what", "ops"], 1, &rows), "what       ops\nctx          7\nsyscall  1,234\n");
     }
 
     #[test]
     fn numbers_keep_what_matters() {
         let seen = [0.0, 0.001, 2.0, 0.5, 12.34, 123.4, 1234567.0].map(number);
-        assert_eq!(
-            seen,
-            ["0", "<0.01", "2.00", "0.50", "12.3", "123", "1,234,567"]
-        );
+        assert_eq!(seen, ["0", "<0.01", "2.00", "0.50", "12.3", "123", "1,234,567"]);
     }
 }

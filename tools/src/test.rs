@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// A small program that works, to make wrong ones of
     #[arg(long)]
     hello: PathBuf,
+    /// A static busybox for arm64
+    #[arg(long)]
+    busybox: Option<PathBuf>,
     /// Where consoles are kept
     #[arg(long, default_value = "build/test")]
     logs: PathBuf,
@@ -47,25 +50,12 @@ pub(crate) struct Options {
 
 /// Runs the tests. Returns whether all passed.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let mut total = if options.host {
-        cargo::host_tests()?
-    } else {
-        Tally::default()
-    };
+    let mut total = if options.host { cargo::host_tests()? } else { Tally::default() };
     let suites = suites(options)?;
     let mut jobs = select(options, &suites)?;
-    jobs.extend(
-        refusals(options)?
-            .into_iter()
-            .filter(|job| job.name.contains(&options.cell)),
-    );
-    ensure!(
-        !jobs.is_empty(),
-        "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1",
-        options.cell
-    );
-    std::fs::create_dir_all(&options.logs)
-        .with_context(|| format!("cannot make {}", options.logs.display()))?;
+    jobs.extend(scenarios(options)?.into_iter().filter(|job| job.name.contains(&options.cell)));
+    ensure!(!jobs.is_empty(), "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1", options.cell);
+    std::fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
     total.add(run_all(&jobs, &options.logs)?);
     println!("\nconsoles are in {}", options.logs.display());
     if total.skipped > 0 {
@@ -95,10 +85,7 @@ fn suites(options: &Options) -> Result<Vec<Suite>> {
         });
     }
     for source in &options.programs {
-        let name = source
-            .file_stem()
-            .and_then(|name| name.to_str())
-            .context("a program's source has a name")?;
+        let name = source.file_stem().and_then(|name| name.to_str()).context("a program's source has a name")?;
         suites.push(Suite {
             name: name.to_owned(),
             kernel: qemu::raw_kernel(&options.kernel)?,
@@ -111,14 +98,20 @@ fn suites(options: &Options) -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-fn refusals(options: &Options) -> Result<Vec<Job>> {
+fn scenarios(options: &Options) -> Result<Vec<Job>> {
     let parts = Parts {
         kernel: qemu::raw_kernel(&options.kernel)?,
         elf: options.kernel.clone(),
         program: options.hello.clone(),
         folder: options.logs.clone(),
     };
-    parts.refusals()
+    let mut jobs = parts.refusals()?;
+    jobs.push(parts.bundle()?);
+    match &options.busybox {
+        Some(busybox) => jobs.extend(parts.strangers(busybox)?),
+        None => println!("SKIPPED: the busybox boots, because there is no busybox"),
+    }
+    Ok(jobs)
 }
 
 /// The boots to run. A full name is looked up in the whole product, so that any failure can be run again by name.
@@ -137,27 +130,15 @@ fn select(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
     if let Some(cell) = every.iter().find(|cell| cell.name(suites) == options.cell) {
         return Ok(vec![job(cell)?]);
     }
-    let cells = if options.full {
-        every
-    } else {
-        pairwise_cells(suites)
-    };
-    cells
-        .iter()
-        .filter(|cell| cell.name(suites).contains(&options.cell))
-        .map(job)
-        .collect()
+    let cells = if options.full { every } else { pairwise_cells(suites) };
+    cells.iter().filter(|cell| cell.name(suites).contains(&options.cell)).map(job).collect()
 }
 
 /// Runs boots that need one host thread side by side, then the others one by one.
 fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (light, heavy): (Vec<&Job>, Vec<&Job>) =
-        jobs.iter().partition(|job| job.machine.host_threads() == 1);
-    let progress = Progress {
-        total: jobs.len(),
-        state: Mutex::new((0, Tally::default())),
-    };
+    let (light, heavy): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.machine.host_threads() == 1);
+    let progress = Progress { total: jobs.len(), state: Mutex::new((0, Tally::default())) };
     for (queue, workers) in [(light, cores), (heavy, 1)] {
         let queue = Mutex::new(queue.into_iter());
         let next = || queue.lock().ok()?.next().filter(|_| !guest::stopped());
@@ -174,17 +155,12 @@ fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
         };
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| {
-                worker
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
+            workers
+                .into_iter()
+                .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
     }
-    let (_, tally) = progress
-        .state
-        .into_inner()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (_, tally) = progress.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     Ok(tally)
 }
 
@@ -197,16 +173,9 @@ struct Progress {
 impl Progress {
     fn report(&self, job: &Job, judged: Judged) {
         let Judged { mut tally, outcome } = judged;
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         state.0 += 1;
-        let verdict = if tally.failures.is_empty() {
-            "ok  "
-        } else {
-            "FAIL"
-        };
+        let verdict = if tally.failures.is_empty() { "ok  " } else { "FAIL" };
         let (passed, failed) = (tally.passed, tally.failures.len());
         let (done, total, seconds) = (state.0, self.total, outcome.elapsed.as_secs_f64());
         println!(
@@ -215,16 +184,10 @@ impl Progress {
         );
         if failed > 0 {
             println!("{}", guest::tail(&outcome.console, TAIL));
-            tally
-                .failures
-                .iter()
-                .for_each(|failure| println!("  {failure}"));
+            tally.failures.iter().for_each(|failure| println!("  {failure}"));
             println!("  again: make test CELL={}\n", job.name);
         }
-        tally
-            .failures
-            .iter_mut()
-            .for_each(|failure| *failure = format!("{} {failure}", job.name));
+        tally.failures.iter_mut().for_each(|failure| *failure = format!("{} {failure}", job.name));
         state.1.add(tally);
     }
 }
