@@ -1,10 +1,11 @@
-//! The kernel image.
+//! The kernel image: what happens once memory is up, in order.
 #![no_std]
 #![no_main]
 
-use lazuli as _;
+use lazuli::arch::boot::BootInfo;
+use lazuli::drivers::power;
 
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+#[unsafe(no_mangle)]
+fn kernel_main(_boot: &'static BootInfo) -> ! {
+    power::exit(0)
 }

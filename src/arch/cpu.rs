@@ -1,0 +1,23 @@
+//! This CPU: its number plate, its features, and how it waits.
+
+use aarch64_cpu::registers::{ID_AA64MMFR1_EL1, MPIDR_EL1, Readable};
+
+/// The affinity fields of MPIDR_EL1: Aff3, Aff2, Aff1, Aff0. The other bits say nothing about which CPU it is.
+pub const AFFINITY_MASK: u64 = 0xff_00ff_ffff;
+
+/// The affinity of this CPU.
+pub fn mpidr() -> u64 {
+    MPIDR_EL1.get() & AFFINITY_MASK
+}
+
+/// True if this CPU can keep the kernel from user mappings (PSTATE.PAN).
+pub fn has_pan() -> bool {
+    ID_AA64MMFR1_EL1.read(ID_AA64MMFR1_EL1::PAN) != 0
+}
+
+/// Stops this CPU for good.
+pub fn halt() -> ! {
+    loop {
+        aarch64_cpu::asm::wfi();
+    }
+}

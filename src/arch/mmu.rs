@@ -1,0 +1,337 @@
+//! The kernel's half of the address space: what lies where, and who may do what to it.
+//!
+//! | from                    | what                                                             |
+//! |-------------------------|------------------------------------------------------------------|
+//! | `0xffff_0000_0000_0000` | all RAM, linear; read-write, but read-only where it is our image |
+//! | `0xffff_fff0_0000_0000` | kernel stacks, each above an unmapped hole of its own size       |
+//! | `0xffff_ffff_8000_0000` | the image: text, rodata, data by 4 KiB pages (built by boot.s)   |
+//! | `0xffff_ffff_bfc0_0000` | the device tree, read-only (built by boot.s)                     |
+//! | `0xffff_ffff_c000_0000` | device registers                                                 |
+//!
+//! Nothing is both writable and executable, at any address. Entries are added and never changed.
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
+
+use super::tlbi;
+use crate::memory;
+use crate::sync::IrqLock;
+
+/// Where the linear map of RAM begins.
+pub const LINEAR_BASE: u64 = 0xffff_0000_0000_0000;
+/// Where the image runs, wherever it was loaded.
+pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+/// The bytes of a frame, a page and a table.
+pub const PAGE: u64 = 4096;
+/// The bytes of a kernel stack; a power of two, for the overflow test in vectors.s.
+pub const STACK_SIZE: u64 = 16 << 10;
+
+const STACKS: Range<u64> = 0xffff_fff0_0000_0000..0xffff_fff8_0000_0000;
+const DEVICES: Range<u64> = 0xffff_ffff_c000_0000..0xffff_ffff_fff0_0000;
+
+/// MAIR_EL1: attribute 0 is Normal write-back memory, attribute 1 is Device-nGnRE.
+pub const MAIR: u64 = 0x04 << 8 | 0xff;
+/// The low bits of an entry that points to a table, and of a page.
+pub const TABLE: u64 = 0b11;
+
+const BLOCK: u64 = 0b01;
+const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+
+/// Attributes and access rights of a mapping, as descriptor bits; global, accessed, not for EL0.
+#[derive(Clone, Copy, Debug)]
+pub struct Rights(u64);
+
+impl Rights {
+    const DEVICE_INDEX: u64 = 1 << 2;
+    const READ_ONLY: u64 = 1 << 7;
+    const INNER_SHAREABLE: u64 = 0b11 << 8;
+    const ACCESSED: u64 = 1 << 10;
+    const NEVER_AT_EL1: u64 = 1 << 53;
+    const NEVER_AT_EL0: u64 = 1 << 54;
+
+    /// Executed and read by the kernel.
+    pub const TEXT: Self = Self(Self::INNER_SHAREABLE | Self::ACCESSED | Self::READ_ONLY | Self::NEVER_AT_EL0);
+    /// Read by the kernel.
+    pub const RODATA: Self = Self(Self::TEXT.0 | Self::NEVER_AT_EL1);
+    /// Read and written by the kernel.
+    pub const DATA: Self = Self(Self::RODATA.0 & !Self::READ_ONLY);
+    /// Device registers.
+    pub const DEVICE: Self = Self(Self::DATA.0 & !Self::INNER_SHAREABLE | Self::DEVICE_INDEX);
+
+    /// The descriptor bits of a page.
+    pub const fn page(self) -> u64 {
+        self.0 | TABLE
+    }
+
+    /// The descriptor bits of a block.
+    pub const fn block(self) -> u64 {
+        self.0 | BLOCK
+    }
+}
+
+#[repr(C, align(4096))]
+struct Table([AtomicU64; 512]);
+
+impl Table {
+    const fn empty() -> Self {
+        Self([const { AtomicU64::new(0) }; 512])
+    }
+}
+
+unsafe extern "C" {
+    static __image_start: u8;
+    static __rodata_end: u8;
+    static __image_end: u8;
+    /// The root that boot.s made; it stays the root.
+    static KERNEL_ROOT: Table;
+}
+
+/// The root of `init_mm`: maps nothing, for ever.
+#[unsafe(link_section = ".tables")]
+static EMPTY_ROOT: Table = Table::empty();
+
+/// Tables for what is mapped before there is a linear map to reach other frames by.
+#[unsafe(link_section = ".tables")]
+static EARLY_TABLES: [Table; 24] = [const { Table::empty() }; 24];
+
+/// Where the image was loaded, minus where it runs. Written once by CPU 0 before any other CPU starts; relaxed,
+/// because starting a CPU orders it.
+static IMAGE_OFFSET: AtomicU64 = AtomicU64::new(0);
+
+static MAP: IrqLock<Map> =
+    IrqLock::new(Map { early_tables: 0, next_device: DEVICES.start, next_stack: STACKS.start, free_stacks: 0 });
+
+/// Remembers where the image was loaded. First of all, on CPU 0.
+pub(crate) fn init(image_pa: u64) {
+    // Pairs with nothing: still one CPU.
+    IMAGE_OFFSET.store(image_pa.wrapping_sub(IMAGE_BASE), Ordering::Relaxed);
+}
+
+/// Maps the RAM in `ranges` at the linear map, then gives up the identity map.
+///
+/// The frames of text and rodata are read-only here too: else the linear map would be the way around it.
+pub(crate) fn map_ram(ranges: impl Iterator<Item = Range<u64>>) {
+    let fixed = virt_to_phys(&raw const __image_start as u64)..virt_to_phys(&raw const __rodata_end as u64);
+    let mut map = MAP.lock();
+    for ram in ranges {
+        map.map_linear(ram.start..fixed.start.clamp(ram.start, ram.end), Rights::DATA);
+        map.map_linear(fixed.start.clamp(ram.start, ram.end)..fixed.end.clamp(ram.start, ram.end), Rights::RODATA);
+        map.map_linear(fixed.end.clamp(ram.start, ram.end)..ram.end, Rights::DATA);
+    }
+    drop(map);
+    tlbi::publish_kernel_entries();
+    leave_identity_map();
+}
+
+/// Loads `init_mm`'s empty root in place of the identity map that each CPU needs to turn its MMU on.
+pub(crate) fn leave_identity_map() {
+    // SAFETY: the empty root is a static that nobody writes, and Rust code runs in the upper half.
+    unsafe { tlbi::leave_identity_map(empty_root()) };
+}
+
+/// Where the stack of the first instructions ends.
+pub(crate) fn boot_stack_top() -> u64 {
+    &raw const __image_end as u64
+}
+
+/// The physical address of the empty root, `init_mm`'s.
+pub fn empty_root() -> u64 {
+    virt_to_phys(&raw const EMPTY_ROOT as u64)
+}
+
+/// The kernel's address of a byte of RAM.
+pub fn phys_to_virt(pa: u64) -> *mut u8 {
+    (LINEAR_BASE + pa) as *mut u8
+}
+
+/// The physical address behind an address of the linear map or of the image.
+pub fn virt_to_phys(va: u64) -> u64 {
+    if va >= IMAGE_BASE {
+        // Pairs with nothing: written before any other CPU started.
+        va.wrapping_add(IMAGE_OFFSET.load(Ordering::Relaxed))
+    } else {
+        debug_assert!(
+            (LINEAR_BASE..STACKS.start).contains(&va),
+            "{va:#x} is neither in the linear map nor in the image"
+        );
+        va - LINEAR_BASE
+    }
+}
+
+/// Maps `len` bytes of device registers from `pa` and returns their address. They stay mapped.
+pub fn map_device(pa: u64, len: u64) -> *mut u8 {
+    let first = pa & !(PAGE - 1);
+    let len = (pa + len).next_multiple_of(PAGE) - first;
+    let mut map = MAP.lock();
+    // The same offset within 2 MiB on both sides lets a large window use blocks.
+    let stride = if len >= 2 << 20 { 2 << 20 } else { PAGE };
+    let va = map.next_device.next_multiple_of(stride) + first % stride;
+    assert!(va + len <= DEVICES.end, "no room to map {len:#x} bytes of device registers");
+    map.next_device = va + len;
+    map.map(va, first, len, Rights::DEVICE);
+    drop(map);
+    tlbi::publish_kernel_entries();
+    (va + (pa - first)) as *mut u8
+}
+
+/// A kernel stack with a hole below it; goes back to the pool when dropped.
+#[derive(Debug)]
+pub struct KernelStack {
+    top: u64,
+}
+
+impl KernelStack {
+    /// The first address above the stack, 16-byte aligned.
+    pub fn top(&self) -> u64 {
+        self.top
+    }
+}
+
+impl Drop for KernelStack {
+    fn drop(&mut self) {
+        let mut map = MAP.lock();
+        let link = (self.top - 8) as *mut u64;
+        // SAFETY: the stack is mapped for good, and its last user gave it up.
+        unsafe { link.write(map.free_stacks) };
+        map.free_stacks = self.top;
+    }
+}
+
+/// A kernel stack: one that was given back, or a new one. None if there are no frames for it.
+pub fn alloc_stack() -> Option<KernelStack> {
+    let mut map = MAP.lock();
+    let top = map.free_stacks;
+    if top != 0 {
+        // SAFETY: a stack in the pool holds the next one's top in its first word, and is nobody's.
+        map.free_stacks = unsafe { ((top - 8) as *const u64).read() };
+        return Some(KernelStack { top });
+    }
+    let bottom = map.next_stack + STACK_SIZE;
+    assert!(bottom < STACKS.end, "the window of kernel stacks is full");
+    let mut frames = [0; (STACK_SIZE / PAGE) as usize];
+    for frame in &mut frames {
+        *frame = memory::take_frame()?;
+    }
+    map.next_stack = bottom + STACK_SIZE;
+    for (frame, va) in frames.into_iter().zip((bottom..).step_by(PAGE as usize)) {
+        map.map(va, frame, PAGE, Rights::DATA);
+    }
+    drop(map);
+    tlbi::publish_kernel_entries();
+    Some(KernelStack { top: bottom + STACK_SIZE })
+}
+
+/// The bits of an ASID on this CPU: 8 or 16.
+pub fn asid_bits() -> u32 {
+    // ID_AA64MMFR0_EL1.ASIDBits; boot.s set TCR_EL1.AS by the same rule.
+    if ID_AA64MMFR0_EL1.matches_all(ID_AA64MMFR0_EL1::ASIDBits::Bits_16) { 16 } else { 8 }
+}
+
+/// True if `va` lies in the hole below a kernel stack.
+pub fn is_stack_guard(va: u64) -> bool {
+    let boot_stack = boot_stack_top() - STACK_SIZE;
+    (STACKS.contains(&va) && va & STACK_SIZE == 0) || (boot_stack - PAGE..boot_stack).contains(&va)
+}
+
+/// True if `va` is mapped readable for the kernel now. For the panic path: asks the MMU, never faults.
+pub fn is_readable(va: u64) -> bool {
+    let par: u64;
+    // SAFETY: an address translation instruction reads tables and writes PAR_EL1, nothing else.
+    unsafe {
+        core::arch::asm!(
+            "at s1e1r, {va}",
+            "isb",
+            "mrs {par}, par_el1",
+            va = in(reg) va,
+            par = out(reg) par,
+            options(nostack, preserves_flags),
+        );
+    }
+    par & 1 == 0
+}
+
+/// What changes under the lock: which tables, stacks and device addresses are taken.
+struct Map {
+    early_tables: usize,
+    next_device: u64,
+    next_stack: u64,
+    /// The top of a stack in the pool, 0 if there is none; each holds the next one's top in its first word.
+    free_stacks: u64,
+}
+
+impl Map {
+    fn map_linear(&mut self, pa: Range<u64>, rights: Rights) {
+        self.map(LINEAR_BASE + pa.start, pa.start, pa.end - pa.start, rights);
+    }
+
+    /// Maps `len` bytes at `va`, all multiples of a page, by the largest blocks that fit.
+    fn map(&mut self, mut va: u64, mut pa: u64, len: u64, rights: Rights) {
+        let end = va + len;
+        while va < end {
+            let fits = |size: u64| va.is_multiple_of(size) && pa.is_multiple_of(size) && end - va >= size;
+            let (level, size) = match () {
+                () if fits(1 << 30) => (1, 1 << 30),
+                () if fits(2 << 20) => (2, 2 << 20),
+                () => (3, PAGE),
+            };
+            let bits = if level == 3 { rights.page() } else { rights.block() };
+            let entry = self.entry(va, level);
+            debug_assert_eq!(entry.load(Ordering::Relaxed), 0, "{va:#x} is mapped already");
+            // Pairs with the walker, by the DSB of `publish_kernel_entries`.
+            entry.store(pa | bits, Ordering::Relaxed);
+            va += size;
+            pa += size;
+        }
+    }
+
+    /// The entry for `va` in the table of `level`, making the tables above it.
+    fn entry(&mut self, va: u64, level: u32) -> &'static AtomicU64 {
+        // SAFETY: boot.s zeroed and filled it before Rust ran; it is only ever touched as atomics.
+        let mut table = unsafe { &KERNEL_ROOT };
+        for above in 0..level {
+            let entry = &table.0[index(va, above)];
+            // Pairs with nothing: tables change under the lock of `MAP`.
+            let mut bits = entry.load(Ordering::Relaxed);
+            if bits == 0 {
+                bits = self.new_table() | TABLE;
+                // Pairs with the walker, by the DSB of `publish_kernel_entries`.
+                entry.store(bits, Ordering::Relaxed);
+            }
+            assert!(bits & TABLE == TABLE, "{va:#x} lies in a block that is mapped already");
+            table = table_at(bits & ADDRESS);
+        }
+        &table.0[index(va, level)]
+    }
+
+    /// The address of an empty table.
+    fn new_table(&mut self) -> u64 {
+        if let Some(table) = EARLY_TABLES.get(self.early_tables) {
+            self.early_tables += 1;
+            return virt_to_phys(core::ptr::from_ref(table) as u64);
+        }
+        let pa = memory::take_frame().expect("no frame left for a table of the kernel");
+        // SAFETY: a frame of our own, in the linear map, which stands before the early tables run out.
+        unsafe { phys_to_virt(pa).write_bytes(0, PAGE as usize) };
+        pa
+    }
+}
+
+fn index(va: u64, level: u32) -> usize {
+    (va >> (39 - 9 * level)) as usize & 511
+}
+
+/// The table at `pa`: in the image, where the first ones are, or in the linear map.
+fn table_at(pa: u64) -> &'static Table {
+    // Pairs with nothing: written before any other CPU started.
+    let in_image = pa.wrapping_sub(IMAGE_OFFSET.load(Ordering::Relaxed));
+    let va = if (IMAGE_BASE..&raw const __image_end as u64).contains(&in_image) {
+        in_image
+    } else {
+        phys_to_virt(pa) as u64
+    };
+    // SAFETY: the address comes from a table entry that boot.s or `entry` wrote, so a table is there; kernel
+    // tables are never freed and only touched as atomics.
+    unsafe { &*(va as *const Table) }
+}

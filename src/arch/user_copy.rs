@@ -1,0 +1,150 @@
+//! The only doors between kernel and user memory: copies whose faults become an error.
+//!
+//! They use LDTR and STTR, which the MMU checks as accesses of EL0: a kernel address is refused by hardware even if
+//! the range check were wrong, and PSTATE.PAN may stay set.
+
+use core::arch::global_asm;
+
+use super::exception::TrapFrame;
+use super::fault_decode::Fault;
+
+/// A user address that could not be read or written: EFAULT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadAddress;
+
+/// User addresses end here: TTBR0's half of 48 bits.
+const USER_END: u64 = 1 << 48;
+
+// Both take (x0 to, x1 from, x2 length), return 0 in x0, and on a fault go on at `user_copy_fixup`, which returns 1.
+// 32 bytes, then 8, then 1 at a time; LDTR and STTR need no alignment in Normal memory.
+global_asm!(
+    ".pushsection .text.user_copy, \"ax\"",
+    "user_copy_start:",
+    "user_copy_in:",
+    "1:  subs    x3, x2, #32",
+    "    b.lo    2f",
+    "    ldtr    x4, [x1]",
+    "    ldtr    x5, [x1, #8]",
+    "    ldtr    x6, [x1, #16]",
+    "    ldtr    x7, [x1, #24]",
+    "    stp     x4, x5, [x0], #16",
+    "    stp     x6, x7, [x0], #16",
+    "    add     x1, x1, #32",
+    "    mov     x2, x3",
+    "    b       1b",
+    "2:  subs    x3, x2, #8",
+    "    b.lo    3f",
+    "    ldtr    x4, [x1]",
+    "    str     x4, [x0], #8",
+    "    add     x1, x1, #8",
+    "    mov     x2, x3",
+    "    b       2b",
+    "3:  cbz     x2, 4f",
+    "    ldtrb   w4, [x1]",
+    "    strb    w4, [x0], #1",
+    "    add     x1, x1, #1",
+    "    sub     x2, x2, #1",
+    "    b       3b",
+    "4:  mov     x0, #0",
+    "    ret",
+    "user_copy_out:",
+    "1:  subs    x3, x2, #32",
+    "    b.lo    2f",
+    "    ldp     x4, x5, [x1], #16",
+    "    ldp     x6, x7, [x1], #16",
+    "    sttr    x4, [x0]",
+    "    sttr    x5, [x0, #8]",
+    "    sttr    x6, [x0, #16]",
+    "    sttr    x7, [x0, #24]",
+    "    add     x0, x0, #32",
+    "    mov     x2, x3",
+    "    b       1b",
+    "2:  subs    x3, x2, #8",
+    "    b.lo    3f",
+    "    ldr     x4, [x1], #8",
+    "    sttr    x4, [x0]",
+    "    add     x0, x0, #8",
+    "    mov     x2, x3",
+    "    b       2b",
+    "3:  cbz     x2, 4f",
+    "    ldrb    w4, [x1], #1",
+    "    sttrb   w4, [x0]",
+    "    add     x0, x0, #1",
+    "    sub     x2, x2, #1",
+    "    b       3b",
+    "4:  mov     x0, #0",
+    "    ret",
+    "user_copy_end:",
+    "user_copy_fixup:",
+    "    mov     x0, #1",
+    "    ret",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    fn user_copy_in(to: *mut u8, from: u64, len: usize) -> u64;
+    fn user_copy_out(to: u64, from: *const u8, len: usize) -> u64;
+    safe fn user_copy_start();
+    safe fn user_copy_end();
+    safe fn user_copy_fixup();
+}
+
+/// Reads user memory. On an error the buffer may be filled in part.
+///
+/// # Errors
+///
+/// If the program may not read all of it.
+pub fn copy_from_user(to: &mut [u8], from: u64) -> Result<(), BadAddress> {
+    check(from, to.len())?;
+    // SAFETY: `to` is ours to write; the source is read with the rights of EL0, and a fault ends in the fix-up.
+    to_result(unsafe { user_copy_in(to.as_mut_ptr(), from, to.len()) })
+}
+
+/// Writes user memory. On an error a part may be written.
+///
+/// # Errors
+///
+/// If the program may not write all of it.
+pub fn copy_to_user(to: u64, from: &[u8]) -> Result<(), BadAddress> {
+    check(to, from.len())?;
+    // SAFETY: `from` is ours to read; the target is written with the rights of EL0, which has none in the kernel's
+    // half, and a fault ends in the fix-up.
+    to_result(unsafe { user_copy_out(to, from.as_ptr(), from.len()) })
+}
+
+/// Reads an aligned word in one access, as a futex needs it.
+///
+/// # Errors
+///
+/// If it is not aligned or the program may not read it.
+pub fn read_user_u32(from: u64) -> Result<u32, BadAddress> {
+    if !from.is_multiple_of(4) {
+        return Err(BadAddress);
+    }
+    let mut word = [0; 4];
+    copy_from_user(&mut word, from)?;
+    Ok(u32::from_le_bytes(word))
+}
+
+/// The half that an address is in is bit 55's; the check keeps an honest error from depending on it.
+fn check(start: u64, len: usize) -> Result<(), BadAddress> {
+    match start.checked_add(len as u64) {
+        Some(end) if end <= USER_END => Ok(()),
+        _ => Err(BadAddress),
+    }
+}
+
+fn to_result(failed: u64) -> Result<(), BadAddress> {
+    if failed == 0 { Ok(()) } else { Err(BadAddress) }
+}
+
+/// If `fault` interrupted a copy on the user's side, makes the copy return its error.
+pub(super) fn fix_up(frame: &mut TrapFrame, fault: &Fault) -> bool {
+    let range = user_copy_start as *const () as u64..user_copy_end as *const () as u64;
+    let is_users = fault.is_abort() && fault.address.is_some_and(|address| address < USER_END);
+    if !is_users || !range.contains(&frame.pc) {
+        return false;
+    }
+    frame.pc = user_copy_fixup as *const () as u64;
+    true
+}

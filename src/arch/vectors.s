@@ -1,0 +1,174 @@
+// Every exception of the kernel: save a TrapFrame, call Rust, restore it.
+//
+// The frame's layout is that of `TrapFrame`. A frame from EL1 has, behind it, the pair x29 and pc: a frame record
+// that makes the interrupted function the caller in a backtrace.
+
+// Saves all but x0, x1 and the stack pointer.
+.macro save_registers
+    stp     x2, x3, [sp, #16]
+    stp     x4, x5, [sp, #32]
+    stp     x6, x7, [sp, #48]
+    stp     x8, x9, [sp, #64]
+    stp     x10, x11, [sp, #80]
+    stp     x12, x13, [sp, #96]
+    stp     x14, x15, [sp, #112]
+    stp     x16, x17, [sp, #128]
+    stp     x18, x19, [sp, #144]
+    stp     x20, x21, [sp, #160]
+    stp     x22, x23, [sp, #176]
+    stp     x24, x25, [sp, #192]
+    stp     x26, x27, [sp, #208]
+    stp     x28, x29, [sp, #224]
+.endm
+
+.macro restore_registers
+    ldp     x2, x3, [sp, #16]
+    ldp     x4, x5, [sp, #32]
+    ldp     x6, x7, [sp, #48]
+    ldp     x8, x9, [sp, #64]
+    ldp     x10, x11, [sp, #80]
+    ldp     x12, x13, [sp, #96]
+    ldp     x14, x15, [sp, #112]
+    ldp     x16, x17, [sp, #128]
+    ldp     x18, x19, [sp, #144]
+    ldp     x20, x21, [sp, #160]
+    ldp     x22, x23, [sp, #176]
+    ldp     x24, x25, [sp, #192]
+    ldp     x26, x27, [sp, #208]
+    ldp     x28, x29, [sp, #224]
+.endm
+
+// What is left of saving a frame from EL1, and the call. The stack has room for the frame already.
+.macro finish_el1 handler
+    save_registers
+    add     x2, sp, #{el1_frame}
+    stp     x30, x2, [sp, #240]
+    mrs     x3, elr_el1
+    mrs     x4, spsr_el1
+    stp     x3, x4, [sp, #256]
+    stp     x29, x3, [sp, #{frame}]
+    add     x29, sp, #{frame}
+    mov     x0, sp
+    bl      \handler
+    b       return_to_el1
+.endm
+
+// From EL1 on its own stack. All kernel stacks keep bit 14 of their addresses set and the hole below them clear,
+// so one bit tells an overflow before the first store; x0 and sp trade sums to keep both without memory.
+.macro from_el1 handler
+    .balign 128
+    sub     sp, sp, #{el1_frame}
+    add     sp, sp, x0
+    sub     x0, sp, x0
+    tbz     x0, #14, stack_overflow
+    sub     x0, sp, x0
+    sub     sp, sp, x0
+    stp     x0, x1, [sp]
+    b       1f
+    .pushsection .text.exception, "ax"
+1:  finish_el1 \handler
+    .popsection
+.endm
+
+.macro from_el0 handler
+    .balign 128
+    sub     sp, sp, #{frame}
+    stp     x0, x1, [sp]
+    b       1f
+    .pushsection .text.exception, "ax"
+1:  save_registers
+    mrs     x2, sp_el0
+    stp     x30, x2, [sp, #240]
+    mrs     x3, elr_el1
+    mrs     x4, spsr_el1
+    stp     x3, x4, [sp, #256]
+    mov     x29, xzr                    // backtraces end here
+    mov     x0, sp
+    bl      \handler
+    b       return_to_el0
+    .popsection
+.endm
+
+// From EL1 on SP_EL0 or from AArch32: this kernel runs neither. The stack it finds may be good for a report.
+.macro from_nowhere
+    .balign 128
+    b       impossible
+.endm
+
+.section .text.exception, "ax"
+
+.balign 2048
+.global exception_vectors
+exception_vectors:
+    from_nowhere
+    from_nowhere
+    from_nowhere
+    from_nowhere
+
+    from_el1 {el1_sync}
+    from_el1 {el1_irq}
+    from_nowhere
+    from_el1 {el1_serror}
+
+    from_el0 {el0_sync}
+    from_el0 {el0_irq}
+    from_nowhere
+    from_el0 {el0_serror}
+
+    from_nowhere
+    from_nowhere
+    from_nowhere
+    from_nowhere
+.balign 128
+
+impossible:
+    sub     sp, sp, #{el1_frame}
+    stp     x0, x1, [sp]
+    finish_el1 {el1_impossible}
+
+// x0 is the stack pointer less a frame, sp is that plus the interrupted x0. The user's thread registers serve as
+// scratch: nothing goes back to EL0 from here.
+stack_overflow:
+    msr     tpidr_el0, x0
+    sub     x0, sp, x0
+    msr     tpidrro_el0, x0
+    mrs     x0, tpidr_el1
+    ldr     x0, [x0, #{overflow_stack}]
+    sub     x0, x0, #{el1_frame}
+    mov     sp, x0
+    mrs     x0, tpidrro_el0
+    stp     x0, x1, [sp]
+    save_registers
+    mrs     x2, tpidr_el0
+    add     x2, x2, #{el1_frame}
+    stp     x30, x2, [sp, #240]
+    mrs     x3, elr_el1
+    mrs     x4, spsr_el1
+    stp     x3, x4, [sp, #256]
+    stp     x29, x3, [sp, #{frame}]
+    add     x29, sp, #{frame}
+    mov     x0, sp
+    bl      {el1_stack_overflow}
+
+return_to_el1:
+    ldp     x3, x4, [sp, #256]
+    msr     elr_el1, x3
+    msr     spsr_el1, x4
+    restore_registers
+    ldr     x30, [sp, #240]
+    ldp     x0, x1, [sp]
+    add     sp, sp, #{el1_frame}
+    eret
+
+// Also where a new user thread begins, with its first frame at sp.
+.global return_to_el0
+return_to_el0:
+    ldp     x30, x2, [sp, #240]
+    ldp     x3, x4, [sp, #256]
+    msr     sp_el0, x2
+    msr     elr_el1, x3
+    msr     spsr_el1, x4
+    restore_registers
+    ldp     x0, x1, [sp]
+    add     sp, sp, #{frame}
+    eret

@@ -1,0 +1,82 @@
+//! Which RAM is free before there is a frame allocator: the device tree's, less what it holds already.
+
+use core::ops::Range;
+
+use crate::arch::boot::BootInfo;
+use crate::arch::mmu::{self, PAGE};
+use crate::heap;
+use crate::platform::{Platform, Region, Table};
+use crate::sync::IrqLock;
+
+/// The least and the most that the heap gets; a sixteenth of the RAM between them.
+const HEAP: Range<u64> = 4 << 20..64 << 20;
+
+static FREE: IrqLock<Option<Table<Region, 96>>> = IrqLock::new(None);
+
+/// Maps all RAM, sets aside what is taken, and starts the heap.
+///
+/// # Panics
+///
+/// If the RAM is too little or in too many pieces.
+pub(crate) fn init(boot: &BootInfo, platform: &Platform) {
+    let mut free = Table::new();
+    for ram in platform.ram.iter() {
+        insert(&mut free, *ram);
+    }
+    // The first page is left out also where nothing claims it: spin tables live there, and no frame is 0.
+    for taken in [&(0..PAGE), &boot.image_pa, &boot.device_tree_pa] {
+        remove(&mut free, taken);
+    }
+    for taken in platform.reserved.iter() {
+        remove(&mut free, &(taken.base..taken.end()));
+    }
+    *FREE.lock() = Some(free);
+
+    mmu::map_ram(platform.ram.iter().map(|ram| ram.base..ram.end()));
+
+    let total: u64 = platform.ram.iter().map(|ram| ram.len).sum();
+    let len = (total / 16).clamp(HEAP.start, HEAP.end) & !(PAGE - 1);
+    let heap = take(len).unwrap_or_else(|| panic!("no {len} bytes of RAM in one piece for the heap"));
+    // SAFETY: `take` gives each byte away once, and RAM is mapped.
+    unsafe { heap::init(mmu::phys_to_virt(heap), len as usize) };
+}
+
+/// Takes one frame for good.
+pub fn take_frame() -> Option<u64> {
+    take(PAGE)
+}
+
+/// Takes `len` bytes, whole pages in one piece, for good: from the end of the largest free range.
+pub fn take(len: u64) -> Option<u64> {
+    debug_assert!(len.is_multiple_of(PAGE));
+    let mut free = FREE.lock();
+    let largest = free.as_mut()?.iter_mut().max_by_key(|range| range.len)?;
+    largest.len = largest.len.checked_sub(len)?;
+    Some(largest.end())
+}
+
+/// Gives all that is still free to a frame allocator; from then on there is nothing to take here.
+pub fn take_all() -> Table<Region, 96> {
+    FREE.lock().take().unwrap_or_default()
+}
+
+fn insert(free: &mut Table<Region, 96>, region: Region) {
+    if region.len != 0 {
+        free.push(region).expect("the RAM is in more pieces than the kernel is built for");
+    }
+}
+
+/// Cuts the pages that `taken` touches out of `free`.
+fn remove(free: &mut Table<Region, 96>, taken: &Range<u64>) {
+    let start = taken.start / PAGE * PAGE;
+    let end = taken.end.next_multiple_of(PAGE);
+    let mut rest = Table::new();
+    for range in free.iter() {
+        let below = range.base..range.end().min(start.max(range.base));
+        let above = range.base.max(end.min(range.end()))..range.end();
+        for part in [below, above] {
+            insert(&mut rest, Region { base: part.start, len: part.end - part.start });
+        }
+    }
+    *free = rest;
+}

@@ -1,0 +1,80 @@
+//! Bring-up, common to the image and to every test kernel: from boot.s to `kernel_main`.
+
+use core::arch::asm;
+
+use spin::once::Once;
+
+use crate::arch::boot::BootInfo;
+use crate::arch::{cpu, mmu};
+use crate::drivers::{gic, uart};
+use crate::percpu::{self, PerCpu};
+use crate::sync::Relax;
+use crate::{ipi, memory, platform, println, smp, sync};
+
+unsafe extern "Rust" {
+    /// What the kernel is for: the image's `main.rs`, or a test kernel's list of tests.
+    safe fn kernel_main(boot: &'static BootInfo) -> !;
+}
+
+static BOOT: Once<BootInfo, Relax> = Once::new();
+
+/// The boot CPU, on the boot stack, with boot.s's map.
+pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry_level: u64) -> ! {
+    mmu::init(image_pa);
+    percpu::init_boot_cpu(cpu::mpidr(), mmu::boot_stack_top());
+    // SAFETY: boot.s calls this with what it found.
+    let boot = BOOT.call_once(|| unsafe { BootInfo::new(device_tree_pa, image_pa, entry_level) });
+    uart::init_early(boot.image_pa.start);
+    println!("Lazuli: entered at EL{}, image at {:#x}", boot.entry_level, boot.image_pa.start);
+    let tree = boot.device_tree.expect("no device tree: the loader must pass one in x0");
+    let platform = platform::init(tree).unwrap_or_else(|error| panic!("{error}"));
+    uart::init();
+    memory::init(boot, platform);
+    percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
+    on_guarded_stack(boot)
+}
+
+/// Leaves the boot stack, which from now on is where this CPU reports an overflow.
+fn on_guarded_stack(boot: &'static BootInfo) -> ! {
+    let stack = mmu::alloc_stack().expect("no memory for the first stack");
+    let top = stack.top();
+    core::mem::forget(stack);
+    // SAFETY: the new stack is mapped and nobody's; nothing on the old one is needed again.
+    unsafe {
+        asm!(
+            "mov sp, {top}",
+            "mov x29, xzr",
+            "mov x30, xzr",
+            "b {main}",
+            top = in(reg) top,
+            main = sym start_cpus,
+            in("x0") boot,
+            options(noreturn),
+        );
+    }
+}
+
+/// Interrupts and the other CPUs, then whatever this kernel is for.
+extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
+    gic::init();
+    ipi::init();
+    ipi::go_online();
+    sync::unmask_irqs();
+    smp::start_secondaries();
+    let platform = platform::get();
+    let ram: u64 = platform.ram.iter().map(|ram| ram.len).sum();
+    println!("{}: {} MiB, {} of {} CPUs", platform.model, ram >> 20, ipi::online().count(), percpu::count());
+    kernel_main(boot)
+}
+
+/// Another CPU, on its own stack, with the kernel's map.
+///
+/// # Safety
+///
+/// Called by boot.s, with the area it found for this CPU.
+pub(crate) unsafe extern "C" fn start_secondary(area: *const PerCpu) -> ! {
+    // SAFETY: boot.s took it from the table.
+    unsafe { percpu::init_secondary_cpu(area) };
+    mmu::leave_identity_map();
+    smp::secondary_main()
+}

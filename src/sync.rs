@@ -1,0 +1,262 @@
+//! Locks and guards: what they exclude, and when a thread may wait.
+//!
+//! | guard or lock    | interrupts | preemption | may wait for another CPU inside |
+//! |------------------|------------|------------|---------------------------------|
+//! | [`IrqGuard`]     | masked     | impossible | no                              |
+//! | [`IrqLock`]      | masked     | impossible | no                              |
+//! | [`PreemptGuard`] | as before  | off        | no                              |
+//! | [`SpinLock`]     | on         | off        | no                              |
+//!
+//! A lock that an interrupt handler takes is an [`IrqLock`]. A [`SpinLock`] is never taken with interrupts masked.
+
+use core::arch::asm;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::Ordering;
+
+use spin::RelaxStrategy;
+use spin::mutex::{TicketMutex, TicketMutexGuard};
+
+use crate::percpu;
+
+/// How every loop of ours waits: `yield`, which lets an emulator or a sibling thread run. The default of `spin`
+/// is an ISB, which burns the time slice.
+#[derive(Debug)]
+pub struct Relax;
+
+impl RelaxStrategy for Relax {
+    #[inline]
+    fn relax() {
+        relax();
+    }
+}
+
+/// One turn of a waiting loop.
+#[inline]
+pub fn relax() {
+    // SAFETY: a hint.
+    unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
+}
+
+/// Keeps interrupts masked on this CPU while it lives.
+#[derive(Debug)]
+#[must_use = "interrupts come back when the guard is dropped"]
+pub struct IrqGuard {
+    daif: u64,
+    /// DAIF belongs to the CPU: the guard must not move to a thread that runs elsewhere.
+    _not_send: core::marker::PhantomData<*const ()>,
+}
+
+const DAIF_I: u64 = 1 << 7;
+
+impl IrqGuard {
+    /// Masks interrupts.
+    #[inline]
+    pub fn new() -> Self {
+        let daif: u64;
+        // SAFETY: masking interrupts breaks no promise. No `nomem`: accesses must not move before it.
+        unsafe {
+            asm!("mrs {}, daif", "msr daifset, #2", out(reg) daif, options(nostack, preserves_flags));
+        }
+        Self { daif, _not_send: core::marker::PhantomData }
+    }
+
+    /// What to restore, for a caller that cannot keep the guard. Interrupts stay masked.
+    pub(crate) fn into_state(self) -> u64 {
+        let daif = self.daif;
+        core::mem::forget(self);
+        daif
+    }
+
+    /// The guard that `into_state` dissolved.
+    ///
+    /// # Safety
+    ///
+    /// `state` comes from `into_state`, on this CPU, and is used once.
+    pub(crate) unsafe fn from_state(state: u64) -> Self {
+        Self { daif: state, _not_send: core::marker::PhantomData }
+    }
+}
+
+impl Default for IrqGuard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for IrqGuard {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: puts back what `new` found. No `nomem`: accesses must not move behind it.
+        unsafe { asm!("msr daif, {}", in(reg) self.daif, options(nostack, preserves_flags)) };
+    }
+}
+
+/// True if interrupts are masked on this CPU.
+#[inline]
+pub fn irqs_masked() -> bool {
+    let daif: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mrs {}, daif", out(reg) daif, options(nomem, nostack, preserves_flags)) };
+    daif & DAIF_I != 0
+}
+
+/// Unmasks interrupts on this CPU: for the one place where each CPU is ready for its first.
+pub fn unmask_irqs() {
+    // SAFETY: the vectors stand from the first instructions of a CPU on. No `nomem`, as above.
+    unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
+}
+
+/// True if this code may wait for another CPU: interrupts are on (so it is no interrupt handler and holds no
+/// [`IrqLock`]) and it may be preempted (so it holds no [`SpinLock`]).
+pub fn may_wait() -> bool {
+    // Relaxed: this CPU's own count.
+    !irqs_masked() && percpu::this().preempt.load(Ordering::Relaxed) == 0
+}
+
+/// Keeps the running thread on this CPU, with no other thread of this CPU in between, while it lives.
+#[derive(Debug)]
+#[must_use = "preemption comes back when the guard is dropped"]
+pub struct PreemptGuard {
+    /// The count belongs to the CPU: the guard must not move to a thread that runs elsewhere.
+    _not_send: core::marker::PhantomData<*const ()>,
+}
+
+impl PreemptGuard {
+    /// Turns preemption off.
+    #[inline]
+    pub fn new() -> Self {
+        // Masked, because a thread that is moved between learning its CPU and raising the count would raise the
+        // count of a CPU it has left.
+        let _masked = IrqGuard::new();
+        let preempt = &percpu::this().preempt;
+        preempt.store(preempt.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Self { _not_send: core::marker::PhantomData }
+    }
+}
+
+impl Default for PreemptGuard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for PreemptGuard {
+    #[inline]
+    fn drop(&mut self) {
+        // An interrupt between load and store leaves the count as it found it.
+        let preempt = &percpu::this().preempt;
+        let held = preempt.load(Ordering::Relaxed);
+        debug_assert!(held > 0, "preemption was turned on more often than off");
+        preempt.store(held - 1, Ordering::Relaxed);
+    }
+}
+
+/// A ticket lock that is held with interrupts masked.
+#[derive(Debug)]
+pub struct IrqLock<T>(TicketMutex<T, Relax>);
+
+/// The right to what an [`IrqLock`] protects.
+#[derive(Debug)]
+pub struct IrqLockGuard<'a, T> {
+    // Order matters: the lock is released before interrupts come back.
+    inner: TicketMutexGuard<'a, T, Relax>,
+    _masked: IrqGuard,
+}
+
+impl<T> IrqLock<T> {
+    /// A lock around `value`.
+    pub const fn new(value: T) -> Self {
+        Self(TicketMutex::new(value))
+    }
+
+    /// Masks interrupts and waits for the lock.
+    #[inline]
+    pub fn lock(&self) -> IrqLockGuard<'_, T> {
+        let masked = IrqGuard::new();
+        IrqLockGuard { inner: self.0.lock(), _masked: masked }
+    }
+
+    /// Takes the lock if nobody has it.
+    #[inline]
+    pub fn try_lock(&self) -> Option<IrqLockGuard<'_, T>> {
+        let masked = IrqGuard::new();
+        Some(IrqLockGuard { inner: self.0.try_lock()?, _masked: masked })
+    }
+
+    /// Opens the lock, whoever has it.
+    ///
+    /// # Safety
+    ///
+    /// The owner never goes on: it was stopped, or it is this CPU in a panic.
+    pub unsafe fn force_unlock(&self) {
+        // SAFETY: our caller promises that the owner will not release it again.
+        unsafe { self.0.force_unlock() };
+    }
+}
+
+impl<T> Deref for IrqLockGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for IrqLockGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+/// A ticket lock that is held with preemption off and interrupts on: no interrupt handler may take it.
+#[derive(Debug)]
+pub struct SpinLock<T>(TicketMutex<T, Relax>);
+
+/// The right to what a [`SpinLock`] protects.
+#[derive(Debug)]
+pub struct SpinLockGuard<'a, T> {
+    // Order matters: the lock is released before preemption comes back.
+    inner: TicketMutexGuard<'a, T, Relax>,
+    _pinned: PreemptGuard,
+}
+
+impl<T> SpinLock<T> {
+    /// A lock around `value`.
+    pub const fn new(value: T) -> Self {
+        Self(TicketMutex::new(value))
+    }
+
+    /// Turns preemption off and waits for the lock.
+    #[inline]
+    pub fn lock(&self) -> SpinLockGuard<'_, T> {
+        debug_assert!(!irqs_masked(), "a SpinLock is never taken with interrupts masked");
+        let pinned = PreemptGuard::new();
+        SpinLockGuard { inner: self.0.lock(), _pinned: pinned }
+    }
+
+    /// Takes the lock if nobody has it.
+    #[inline]
+    pub fn try_lock(&self) -> Option<SpinLockGuard<'_, T>> {
+        debug_assert!(!irqs_masked(), "a SpinLock is never taken with interrupts masked");
+        let pinned = PreemptGuard::new();
+        Some(SpinLockGuard { inner: self.0.try_lock()?, _pinned: pinned })
+    }
+}
+
+impl<T> Deref for SpinLockGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for SpinLockGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}

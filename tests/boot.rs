@@ -1,0 +1,77 @@
+//! What must hold once the boot code is done.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+
+use aarch64_cpu::registers::{CurrentEL, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1};
+use lazuli::arch::{cpu, mmu};
+use lazuli::{heap, kernel_tests, percpu};
+
+kernel_tests! {
+    runs_at_el1_with_mmu_and_caches,
+    user_half_is_empty,
+    translation_is_what_mm_relies_on,
+    linear_map_reaches_the_image,
+    heap_gives_and_takes,
+    stacks_are_used_again,
+    cpu_knows_its_number,
+}
+
+fn runs_at_el1_with_mmu_and_caches() {
+    assert_eq!(CurrentEL.read(CurrentEL::EL), 1);
+    assert!(SCTLR_EL1.is_set(SCTLR_EL1::M));
+    assert!(SCTLR_EL1.is_set(SCTLR_EL1::C));
+    assert!(SCTLR_EL1.is_set(SCTLR_EL1::I));
+}
+
+fn user_half_is_empty() {
+    assert_eq!(TTBR0_EL1.get(), mmu::empty_root(), "TTBR0 holds init_mm's root under ASID 0");
+    for va in [0, 0x1000, 0x4020_0000] {
+        assert!(!mmu::is_readable(va), "{va:#x} is mapped: the identity map is still there");
+    }
+}
+
+fn translation_is_what_mm_relies_on() {
+    assert_eq!(TCR_EL1.read(TCR_EL1::T0SZ), 16);
+    assert_eq!(TCR_EL1.read(TCR_EL1::T1SZ), 16);
+    assert!(!TCR_EL1.is_set(TCR_EL1::A1), "ASID and root change in one write, to TTBR0");
+}
+
+static MARK: u32 = 0x6c61_7a75;
+
+fn linear_map_reaches_the_image() {
+    let pa = mmu::virt_to_phys(&raw const MARK as u64);
+    // SAFETY: the linear map has all RAM, and the image's rodata never changes.
+    let seen = unsafe { mmu::phys_to_virt(pa).cast::<u32>().read_volatile() };
+    assert_eq!(seen, MARK);
+}
+
+fn heap_gives_and_takes() {
+    let before = heap::used();
+    let numbers: Vec<u64> = (0..10_000).collect();
+    assert_eq!(numbers.iter().sum::<u64>(), 49_995_000);
+    assert_eq!(heap::used() - before, numbers.capacity() * 8);
+    drop(numbers);
+    assert_eq!(heap::used(), before);
+}
+
+fn stacks_are_used_again() {
+    let first = mmu::alloc_stack().expect("memory for a stack");
+    let top = first.top();
+    assert!(mmu::is_readable(top - mmu::STACK_SIZE), "the stack's lowest word");
+    assert!(!mmu::is_readable(top - mmu::STACK_SIZE - 8), "the guard below it");
+    drop(first);
+    let again = mmu::alloc_stack().expect("memory for a stack");
+    assert_eq!(again.top(), top);
+}
+
+fn cpu_knows_its_number() {
+    assert_eq!(percpu::cpu_id(), 0);
+    assert_eq!(percpu::of(0).mpidr, cpu::mpidr());
+    for cpu in 0..percpu::count() {
+        assert_eq!(percpu::of(cpu).id, cpu);
+    }
+}
