@@ -4,7 +4,7 @@
 //! first, a rollover between that and the stores could move the `Mm` to a new number whose entries,
 //! filled from the old tables, this flush would miss.
 
-use crate::addr::{Asid, PageRange};
+use crate::addr::{Asid, Page, PageRange};
 use crate::machine::{Machine, Point, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
@@ -60,6 +60,16 @@ pub fn invalidate<M: Machine>(mm: &Mm<M>, extent: &Extent) {
         }
     }
     M::run(Sequence::Complete, 0);
+}
+
+/// Makes this CPU forget one page, whose rights were widened: it may have cached the narrower ones,
+/// and would fault on them again. Another CPU that did so faults once and comes here too.
+pub fn refresh<M: Machine>(mm: &Mm<M>, page: Page) {
+    let _pinned = M::pin();
+    if let Some(asid) = mm.context().asid() {
+        M::run(Sequence::RefreshLeaf, operand(asid, page.number()));
+        M::cpu_state().counters.count(Counter::TlbiLeafLocal);
+    }
 }
 
 /// The ASID to invalidate, or `None` if no CPU ever ran this `Mm`.

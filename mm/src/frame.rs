@@ -1,29 +1,461 @@
-//! Frames of memory for tables and user pages.
+//! Frames of physical memory: a free list, reference counts, and what each frame is used for.
+//!
+//! Eight bytes of metadata describe a frame. They live outside it, so that a frame which nobody
+//! owns is never touched, and so that a list of frames needs no memory of its own.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::addr::Frame;
 use crate::machine::Machine;
-use crate::sync::Lock;
+use crate::pte::{ENTRIES, ROOT_LEVEL};
+use crate::sync::{AtomicU32, AtomicU64, Lock, Ordering, fence};
 
-/// Gives out frames.
-pub struct FrameAllocator<M: Machine>(Lock<Vec<Frame>, M>);
+/// What is known about one frame. All zeroes is a valid value: a frame that nobody owns.
+#[derive(Default)]
+pub struct FrameInfo {
+    /// 0: nobody's (free, reserved, or on a [`FrameList`]). Below [`TABLE`]: data, with so many
+    /// references. With [`TABLE`] set: a translation table, see [`TableWord`].
+    word: AtomicU32,
+    /// Index + 1 of the next frame of the list that this one is on; 0 ends it.
+    next: AtomicU32,
+}
 
-impl<M: Machine> FrameAllocator<M> {
-    /// An allocator of these frames.
-    pub fn new(free: impl IntoIterator<Item = Frame>) -> Self {
-        Self(Lock::new(free.into_iter().collect()))
+const TABLE: u32 = 1 << 31;
+
+/// The metadata word of a table: its level, and the window of indices that were ever set. Walks of
+/// a whole table look at the window only: most tables hold a few neighbours.
+#[derive(Clone, Copy)]
+struct TableWord(u32);
+
+impl TableWord {
+    fn new(level: u8, window: Range<usize>) -> Self {
+        Self(TABLE | u32::from(level) << 20 | (window.end as u32) << 10 | window.start as u32)
     }
 
-    /// A zeroed frame for a table, or `None` when memory is out.
-    pub fn alloc_table(&self) -> Option<Frame> {
-        let frame = self.0.lock().pop()?;
+    fn level(self) -> u8 {
+        (self.0 >> 20 & 3) as u8
+    }
+
+    fn window(self) -> Range<usize> {
+        (self.0 & 0x3ff) as usize..(self.0 >> 10 & 0x3ff) as usize
+    }
+}
+
+/// Frames linked through their metadata.
+///
+/// Dropping a list that is not empty loses its frames.
+#[must_use]
+#[derive(Default)]
+pub struct FrameList {
+    /// Index + 1 of the first frame; 0 if there is none.
+    head: u32,
+    /// Index + 1 of the last frame.
+    tail: u32,
+    len: usize,
+}
+
+impl FrameList {
+    /// A list without frames.
+    pub const fn new() -> Self {
+        Self { head: 0, tail: 0, len: 0 }
+    }
+
+    /// How many frames are on it.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no frame on it.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    // Relaxed in all three: the links of a list change under whatever owns the list.
+
+    fn push(&mut self, info: &[FrameInfo], index: usize) {
+        info[index].next.store(self.head, Ordering::Relaxed);
+        self.head = index as u32 + 1;
+        if self.len == 0 {
+            self.tail = self.head;
+        }
+        self.len += 1;
+    }
+
+    fn pop(&mut self, info: &[FrameInfo]) -> Option<usize> {
+        let index = self.head.checked_sub(1)? as usize;
+        self.head = info[index].next.load(Ordering::Relaxed);
+        self.len -= 1;
+        Some(index)
+    }
+
+    fn prepend(&mut self, info: &[FrameInfo], other: FrameList) {
+        let Some(last) = other.tail.checked_sub(1).filter(|_| other.len > 0) else { return };
+        info[last as usize].next.store(self.head, Ordering::Relaxed);
+        if self.len == 0 {
+            self.tail = other.tail;
+        }
+        self.head = other.head;
+        self.len += other.len;
+    }
+}
+
+/// The frames that nobody owns.
+struct Pool {
+    recycled: FrameList,
+    /// Frames that were never handed out: booting does not have to link them one by one.
+    fresh: Vec<Range<usize>>,
+    free: usize,
+}
+
+/// Hands out frames and takes them back.
+///
+/// Its lock is an `mm` lock: interrupts are on. It is held for a few instructions.
+pub struct FrameAllocator<M: Machine> {
+    base: usize,
+    info: &'static [FrameInfo],
+    total: usize,
+    pool: Lock<Pool, M>,
+    refused: AtomicU64,
+}
+
+/// Fills free frames in debug builds. Not a valid descriptor, and no address that exists.
+const POISON: u64 = 0xdead_f4ee_dead_f4ee;
+
+impl<M: Machine> FrameAllocator<M> {
+    /// An allocator for the frames from `base` on, as many as `info` has elements, of which those
+    /// numbered in `free` may be used. The others (the kernel, firmware, holes) stay out of reach.
+    ///
+    /// # Panics
+    /// If a free range does not lie within the described frames.
+    pub fn new(base: Frame, info: &'static [FrameInfo], free: impl IntoIterator<Item = Range<usize>>) -> Self {
+        let base = base.number();
+        let index_of = |range: Range<usize>| {
+            let described = base <= range.start && range.end <= base + info.len();
+            assert!(described, "free frames {range:x?} have no metadata");
+            range.start - base..range.end - base
+        };
+        let fresh: Vec<_> = free.into_iter().map(index_of).collect();
+        let total = fresh.iter().map(Range::len).sum();
+        let pool = Pool { recycled: FrameList::new(), fresh, free: total };
+        Self { base, info, total, pool: Lock::new(pool), refused: AtomicU64::new(0) }
+    }
+
+    /// A frame with one reference. What it contains is left over from its last use.
+    pub fn alloc(&self) -> Option<Frame> {
+        self.take(1)
+    }
+
+    /// An empty root table.
+    pub fn alloc_root(&self) -> Option<Frame> {
+        self.alloc_table(ROOT_LEVEL)
+    }
+
+    /// A table of empty descriptors for this level. Not visible to walkers before the next
+    /// `Sequence::PublishEntries`.
+    pub fn alloc_table(&self, level: u8) -> Option<Frame> {
+        let frame = self.take(TableWord::new(level, 0..0).0)?;
         M::zero_frame(frame);
         Some(frame)
     }
 
-    /// Takes a root table back.
+    fn take(&self, word: u32) -> Option<Frame> {
+        let mut pool = self.pool.lock();
+        let recycled = pool.recycled.pop(self.info);
+        let index = recycled.or_else(|| pool.fresh.iter_mut().find_map(Range::next))?;
+        pool.free -= 1;
+        drop(pool);
+        let frame = Frame::from_number(self.base + index);
+        if cfg!(debug_assertions) && recycled.is_some() {
+            let intact = M::table(frame).entries().iter().all(|entry| entry.get().bits() == POISON);
+            assert!(intact, "{frame:?} was written to after it was freed");
+        }
+        // Relaxed: the frame is ours alone until we pass it on.
+        self.info[index].word.store(word, Ordering::Relaxed);
+        Some(frame)
+    }
+
+    /// Adds a reference to a data frame.
+    ///
+    /// # Panics
+    /// If the frame is not a data frame in use, or has 2^31 references.
+    pub fn get(&self, frame: Frame) {
+        // Relaxed: whoever adds a reference already has one.
+        let before = self.info_of(frame).map_or(0, |info| info.word.fetch_add(1, Ordering::Relaxed));
+        assert!((1..TABLE - 1).contains(&before), "{frame:?} got a reference but is not data in use");
+    }
+
+    /// Whether a data frame has more than one reference. The caller holds one of them; that the
+    /// answer is no stays true until the caller itself adds another.
+    pub fn is_shared(&self, frame: Frame) -> bool {
+        // Acquire: pairs with the Release in `put_into`; the other owners are done with the frame.
+        self.references(frame) != 1
+    }
+
+    /// The references of a data frame; 0 for everything else.
+    pub fn references(&self, frame: Frame) -> u32 {
+        // Acquire: pairs with the Release in `put_into`.
+        let word = self.info_of(frame).map_or(0, |info| info.word.load(Ordering::Acquire));
+        if word & TABLE != 0 { 0 } else { word }
+    }
+
+    /// Gives up one reference to a data frame. The last one frees it.
+    ///
+    /// # Panics
+    /// In debug builds, if it is not a data frame in use. Release builds refuse and count it.
+    pub fn put(&self, frame: Frame) {
+        let mut list = FrameList::new();
+        self.put_into(frame, &mut list);
+        self.free_list(list);
+    }
+
+    /// As [`put`](Self::put), but a frame that loses its last reference joins `list`.
+    pub fn put_into(&self, frame: Frame, list: &mut FrameList) {
+        let Some(info) = self.info_of(frame) else { return self.refuse(frame) };
+        let lower = |word| (1..TABLE).contains(&word).then(|| word - 1);
+        // Release: pairs with the fence below and the Acquire in `references`: our accesses to the
+        // frame come before its next use.
+        match info.word.fetch_update(Ordering::Release, Ordering::Relaxed, lower) {
+            Ok(1) => {
+                fence(Ordering::Acquire);
+                list.push(self.info, frame.number() - self.base);
+            }
+            Ok(_) => {}
+            Err(_) => self.refuse(frame),
+        }
+    }
+
+    /// Frees an empty root table.
+    ///
+    /// # Panics
+    /// In debug builds, if it is not a table in use or not empty. Release builds refuse a frame
+    /// that is not a table, and count it.
     pub fn free_root(&self, root: Frame) {
-        self.0.lock().push(root);
+        let empty = || M::table(root).entries().iter().all(|entry| entry.get().is_empty());
+        debug_assert!(empty(), "{root:?} is freed as a root but still maps something");
+        let mut list = FrameList::new();
+        self.free_table_into(root, &mut list);
+        self.free_list(list);
+    }
+
+    /// Gives up a table, which joins `list`. What its entries name stays as it is.
+    pub fn free_table_into(&self, table: Frame, list: &mut FrameList) {
+        match self.info_of(table) {
+            // AcqRel: a second free of the same table, on another CPU, must find the zero.
+            Some(info) if info.word.fetch_and(!TABLE, Ordering::AcqRel) & TABLE != 0 => {
+                info.word.store(0, Ordering::Relaxed);
+                list.push(self.info, table.number() - self.base);
+            }
+            _ => self.refuse(table),
+        }
+    }
+
+    /// Makes the frames of a list, which nobody refers to any more, available again.
+    pub fn free_list(&self, list: FrameList) {
+        if list.is_empty() {
+            return;
+        }
+        if cfg!(debug_assertions) {
+            self.poison(&list);
+        }
+        let mut pool = self.pool.lock();
+        pool.free += list.len();
+        pool.recycled.prepend(self.info, list);
+    }
+
+    /// Overwrites every frame of the list, so that a stale access shows itself.
+    fn poison(&self, list: &FrameList) {
+        let mut index = list.head;
+        for _ in 0..list.len {
+            let info = &self.info[index as usize - 1];
+            let frame = Frame::from_number(self.base + index as usize - 1);
+            assert_eq!(info.word.load(Ordering::Relaxed), 0, "{frame:?} is on a free list but in use");
+            (0..ENTRIES).for_each(|word| M::table(frame).set_word(word, POISON));
+            index = info.next.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Links a table that was taken out of its address space onto `list`. It stays a table.
+    pub fn set_aside(&self, table: Frame, list: &mut FrameList) {
+        debug_assert!(self.info_of(table).is_some(), "{table:?} is not ours");
+        list.push(self.info, table.number() - self.base);
+    }
+
+    /// Takes a frame off a list, if there is one.
+    pub fn pop(&self, list: &mut FrameList) -> Option<Frame> {
+        list.pop(self.info).map(|index| Frame::from_number(self.base + index))
+    }
+
+    /// The level of a table in use.
+    pub fn level(&self, table: Frame) -> u8 {
+        self.table_word(table).level()
+    }
+
+    /// The indices of a table outside which no entry was ever set.
+    pub fn window(&self, table: Frame) -> Range<usize> {
+        self.table_word(table).window()
+    }
+
+    /// Widens a table's window. The caller holds the lock of the address space.
+    pub fn widen(&self, table: Frame, index: usize) {
+        let word = self.table_word(table);
+        let window = word.window();
+        if window.contains(&index) {
+            return;
+        }
+        let wider =
+            if window.is_empty() { index..index + 1 } else { window.start.min(index)..window.end.max(index + 1) };
+        // Relaxed: read and written under the lock of the address space.
+        self.info[table.number() - self.base].word.store(TableWord::new(word.level(), wider).0, Ordering::Relaxed);
+    }
+
+    fn table_word(&self, table: Frame) -> TableWord {
+        // Relaxed: read and written under the lock of the address space.
+        let word = self.info[table.number() - self.base].word.load(Ordering::Relaxed);
+        debug_assert!(word & TABLE != 0, "{table:?} is not a table in use");
+        TableWord(word)
+    }
+
+    fn info_of(&self, frame: Frame) -> Option<&'static FrameInfo> {
+        self.info.get(frame.number().checked_sub(self.base)?)
+    }
+
+    #[cold]
+    fn refuse(&self, frame: Frame) {
+        // Relaxed: a number for people.
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        debug_assert!(false, "{frame:?} was freed twice, is in other use, or was never ours");
+    }
+
+    /// Frames that can be handed out now.
+    pub fn free(&self) -> usize {
+        self.pool.lock().free
+    }
+
+    /// Frames that could be handed out at boot.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Frees that were refused because they were wrong. Anything but 0 is a bug of the kernel.
+    pub fn refused(&self) -> u64 {
+        // Relaxed: a number for people.
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{BASE, Fake};
+
+    fn frames(count: usize, free: impl IntoIterator<Item = usize>) -> FrameAllocator<Fake> {
+        let free = free.into_iter().map(|index| BASE + index..BASE + index + 1);
+        FrameAllocator::new(Frame::from_number(BASE), Fake::info(count), free)
+    }
+
+    fn numbered(index: usize) -> Frame {
+        Frame::from_number(BASE + index)
+    }
+
+    #[test]
+    fn hands_out_each_free_frame_once() {
+        let frames = frames(8, [1, 2, 5]);
+        let given = core::array::from_fn(|_| frames.alloc());
+        assert_eq!(given, [Some(numbered(1)), Some(numbered(2)), Some(numbered(5)), None]);
+        assert_eq!((frames.free(), frames.total()), (0, 3));
+        frames.put(numbered(2));
+        assert_eq!((frames.free(), frames.alloc()), (1, Some(numbered(2))));
+    }
+
+    #[test]
+    fn the_last_reference_frees() {
+        let frames = frames(1, 0..1);
+        let frame = frames.alloc().unwrap();
+        frames.get(frame);
+        assert!(frames.is_shared(frame));
+        frames.put(frame);
+        assert_eq!((frames.is_shared(frame), frames.free()), (false, 0));
+        frames.put(frame);
+        assert_eq!((frames.references(frame), frames.free()), (0, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "freed twice")]
+    fn a_double_free_is_caught() {
+        let frames = frames(2, 0..2);
+        let frame = frames.alloc().unwrap();
+        frames.put(frame);
+        frames.put(frame);
+    }
+
+    #[test]
+    #[should_panic(expected = "was never ours")]
+    fn a_reserved_frame_is_not_freed() {
+        frames(4, 0..2).put(numbered(3));
+    }
+
+    #[test]
+    #[should_panic(expected = "was never ours")]
+    fn a_foreign_frame_is_not_freed() {
+        frames(4, 0..4).put(Frame::from_number(BASE - 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "in other use")]
+    fn a_table_is_not_freed_as_data() {
+        let frames = frames(4, 0..4);
+        let table = frames.alloc_root().unwrap();
+        frames.put(table);
+    }
+
+    #[test]
+    #[should_panic(expected = "still maps something")]
+    fn a_root_in_use_is_not_freed() {
+        let frames = frames(4, 0..4);
+        let root = frames.alloc_root().unwrap();
+        Fake::table(root).set_word(511, 0b11);
+        frames.free_root(root);
+    }
+
+    #[test]
+    #[should_panic(expected = "written to after it was freed")]
+    fn a_write_after_free_is_caught() {
+        let frames = frames(1, 0..1);
+        let frame = frames.alloc().unwrap();
+        frames.put(frame);
+        Fake::table(frame).set_word(77, 1);
+        frames.alloc();
+    }
+
+    #[test]
+    fn lists_join_at_either_end() {
+        let frames = frames(6, 0..6);
+        for round in 0..4 {
+            let given: [_; 6] = core::array::from_fn(|_| frames.alloc().unwrap());
+            let (mut first, mut second) = (FrameList::new(), FrameList::new());
+            given[..round].iter().for_each(|&frame| frames.put_into(frame, &mut first));
+            given[round..].iter().for_each(|&frame| frames.put_into(frame, &mut second));
+            assert_eq!((first.len(), second.len(), frames.free()), (round, 6 - round, 0));
+            frames.free_list(first);
+            frames.free_list(second);
+            assert_eq!(frames.free(), 6);
+        }
+    }
+
+    #[test]
+    fn a_window_spans_all_that_was_set() {
+        let frames = frames(1, 0..1);
+        let table = frames.alloc_table(2).unwrap();
+        assert!(frames.window(table).is_empty());
+        for (index, window) in [(511, 511..512), (7, 7..512), (0, 0..512)] {
+            frames.widen(table, index);
+            assert_eq!((frames.window(table), frames.level(table)), (window, 2));
+        }
+    }
+
+    #[test]
+    fn metadata_is_eight_bytes() {
+        assert_eq!(size_of::<FrameInfo>(), 8);
     }
 }

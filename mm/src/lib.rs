@@ -25,6 +25,13 @@
 
 extern crate alloc;
 
+// The fake machine of the unit tests is shared with `tests/`; so is the name it knows this crate by.
+#[cfg(test)]
+extern crate self as under_test;
+#[cfg(test)]
+#[path = "../tests/support/fake.rs"]
+pub mod fake;
+
 pub mod addr;
 pub mod asid;
 pub mod config;
@@ -37,6 +44,7 @@ pub mod machine;
 pub mod mm;
 pub mod ops;
 pub mod pte;
+pub mod region;
 pub mod space;
 pub mod stats;
 pub mod switch;

@@ -41,7 +41,7 @@ pub struct Mm<M: Machine> {
 impl<M: Machine> Mm<M> {
     /// A new, empty address space with its first user, or `None` if no frame is left for its root.
     pub fn create() -> Option<MmUser<M>> {
-        let root = M::system().frames.alloc_table()?;
+        let root = M::system().frames.alloc_root()?;
         let pinned = M::pin();
         M::cpu_state().counters.count(Counter::MmsMade);
         drop(pinned);

@@ -27,6 +27,8 @@ pub enum Op {
     TlbiVale1is,
     /// `TLBI VAE1IS`: as `VALE1IS`, and the walk-cache entries that led there.
     TlbiVae1is,
+    /// `TLBI VALE1`: leaf entries of one page under one ASID, this CPU.
+    TlbiVale1,
     /// `TLBI ASIDE1IS`: everything under one ASID, every CPU.
     TlbiAside1is,
     /// `TLBI ASIDE1`: everything under one ASID, this CPU.
@@ -62,6 +64,8 @@ macro_rules! for_each_sequence {
             InvalidateWalk(page): [TlbiVae1is];
             /// Invalidates a whole ASID on every CPU.
             InvalidateAsid(asid): [TlbiAside1is];
+            /// This CPU forgets one page's leaf entries, after the rights in the table were widened.
+            RefreshLeaf(page): [DsbNshst TlbiVale1 DsbNsh];
             /// Waits until the broadcast invalidations are complete everywhere.
             Complete(): [DsbIsh];
             /// This CPU forgets everything: an ASID generation ended.

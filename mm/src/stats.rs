@@ -53,6 +53,8 @@ define_counters! {
     TlbiWalkBroadcast = "tlbi_walk_is",
     /// Broadcast invalidations of a whole ASID.
     TlbiAsidBroadcast = "tlbi_asid_is",
+    /// Invalidations of one page's leaf on this CPU.
+    TlbiLeafLocal = "tlbi_leaf_local",
     /// Invalidations of everything on this CPU.
     TlbiAllLocal = "tlbi_all_local",
     /// Address spaces that were given an ASID.

@@ -43,7 +43,7 @@ impl<M: Machine> System<M> {
         frames: FrameAllocator<M>,
     ) -> Result<Self, ConfigError<'static>> {
         let asid_bits = config.usable_asid_bits(hardware_asid_bits, cpus)?;
-        let root = frames.alloc_table().expect("no frame for init_mm's root");
+        let root = frames.alloc_root().expect("no frame for init_mm's root");
         let init_mm = Mm::init(root);
         Ok(Self {
             config,

@@ -1,0 +1,381 @@
+//! Regions: which user pages are mapped, with what rights, and what is behind them.
+
+use alloc::vec::Vec;
+
+use crate::addr::{PAGE_SIZE, Page, PageRange};
+use crate::pte::Protection;
+
+/// The most regions one address space may have (Linux: `vm.max_map_count`).
+pub const MOST_REGIONS: usize = 65_530;
+
+/// No memory, or no room in a table of fixed size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfMemory;
+
+/// What a page holds before it is first written.
+#[derive(Clone, Copy, Debug)]
+pub enum Backing {
+    /// Zeroes.
+    Anonymous,
+    /// The bytes of a file; zeroes after its end.
+    Image {
+        /// The file's contents.
+        bytes: &'static [u8],
+        /// Where in the file the region's first page begins.
+        offset: usize,
+    },
+}
+
+impl Backing {
+    /// The backing of the part that begins `pages` further up.
+    fn advanced(self, pages: u64) -> Self {
+        match self {
+            Self::Anonymous => Self::Anonymous,
+            Self::Image { bytes, offset } => {
+                Self::Image { bytes, offset: offset.saturating_add((pages * PAGE_SIZE) as usize) }
+            }
+        }
+    }
+
+    fn same_as(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Anonymous, Self::Anonymous) => true,
+            (Self::Image { bytes, offset }, Self::Image { bytes: others, offset: other }) => {
+                core::ptr::eq(bytes, others) && offset == other
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Who sees a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// This address space; a fork copies on the next write.
+    Private,
+    /// Also those who forked from it.
+    Shared,
+}
+
+/// Everything about a region but its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes {
+    /// What the program may do.
+    pub protection: Protection,
+    /// What is behind it.
+    pub backing: Backing,
+    /// Who sees a write.
+    pub sharing: Sharing,
+    /// What it is called in `/proc/self/maps`; may be empty.
+    pub name: &'static str,
+}
+
+impl Attributes {
+    /// Private zero-filled memory without a name.
+    pub const fn anonymous(protection: Protection) -> Self {
+        Self { protection, backing: Backing::Anonymous, sharing: Sharing::Private, name: "" }
+    }
+
+    fn continued_by(&self, pages: u64, next: &Self) -> bool {
+        self.protection == next.protection
+            && self.sharing == next.sharing
+            && self.name == next.name
+            && self.backing.advanced(pages).same_as(next.backing)
+    }
+}
+
+/// A run of pages that are alike.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// Where.
+    pub pages: PageRange,
+    /// What.
+    pub attributes: Attributes,
+}
+
+impl Region {
+    /// How many pages.
+    pub fn len(&self) -> u64 {
+        length(&self.pages)
+    }
+
+    /// Whether it has no page; no region in [`Regions`] is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of the image that belong in this page: fewer than a page at the image's end, none
+    /// for anonymous memory.
+    pub fn image_of(&self, page: Page) -> &'static [u8] {
+        match self.attributes.backing.advanced(page.number() - self.pages.start.number()) {
+            Backing::Anonymous => &[],
+            Backing::Image { bytes, offset } => {
+                let rest = bytes.get(offset..).unwrap_or(&[]);
+                &rest[..rest.len().min(PAGE_SIZE as usize)]
+            }
+        }
+    }
+}
+
+/// How many pages a range has.
+pub fn length(pages: &PageRange) -> u64 {
+    pages.end.number().saturating_sub(pages.start.number())
+}
+
+/// The regions of one address space: sorted, never overlapping, never empty.
+///
+/// A sorted array, because a program has a dozen regions and each fault looks one up.
+#[derive(Default)]
+pub struct Regions(Vec<Region>);
+
+impl Regions {
+    /// No regions.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// All regions, lowest first.
+    pub fn iter(&self) -> core::slice::Iter<'_, Region> {
+        self.0.iter()
+    }
+
+    /// The region that holds this page.
+    pub fn find(&self, page: Page) -> Option<&Region> {
+        self.0.get(self.first_ending_after(page)).filter(|region| region.pages.start <= page)
+    }
+
+    /// Whether no page of the range is mapped.
+    pub fn is_free(&self, pages: &PageRange) -> bool {
+        self.0.get(self.first_ending_after(pages.start)).is_none_or(|next| pages.end <= next.pages.start)
+    }
+
+    /// Whether every page of the range is mapped.
+    pub fn covers(&self, pages: &PageRange) -> bool {
+        let mut reached = pages.start;
+        for region in &self.0[self.first_ending_after(pages.start)..] {
+            if reached >= pages.end || region.pages.start > reached {
+                break;
+            }
+            reached = region.pages.end;
+        }
+        reached >= pages.end
+    }
+
+    /// The range and the free pages on both its sides. The range itself is free.
+    pub fn hole_around(&self, pages: &PageRange) -> PageRange {
+        let next = self.first_ending_after(pages.start);
+        let start = next.checked_sub(1).map_or(Page::from_number(0), |before| self.0[before].pages.end);
+        start..self.0.get(next).map_or(Page::END, |region| region.pages.start)
+    }
+
+    /// The start of the highest run of `count` free pages within `area`.
+    pub fn find_gap(&self, count: u64, area: &PageRange) -> Option<Page> {
+        let mut end = area.end.number();
+        let below = self.0.partition_point(|region| region.pages.start < area.end);
+        for region in self.0[..below].iter().rev() {
+            if end.saturating_sub(region.pages.end.number()) >= count {
+                break;
+            }
+            end = region.pages.start.number();
+        }
+        let start = end.checked_sub(count)?;
+        (start >= area.start.number()).then(|| Page::from_number(start))
+    }
+
+    /// Makes room so that one change to a range (an insertion, a removal, new rights) cannot fail:
+    /// it adds at most two regions.
+    ///
+    /// # Errors
+    /// If there is no memory, or if there are too many regions.
+    pub fn reserve(&mut self) -> Result<(), OutOfMemory> {
+        if self.0.len() + 2 > MOST_REGIONS {
+            return Err(OutOfMemory);
+        }
+        self.0.try_reserve(2).map_err(|_| OutOfMemory)
+    }
+
+    /// Adds a region where nothing is mapped, joined with its neighbours if they are alike.
+    pub fn insert(&mut self, region: Region) {
+        debug_assert!(!region.is_empty() && self.is_free(&region.pages), "{region:?} is empty or overlaps");
+        let index = self.first_ending_after(region.pages.start);
+        self.0.insert(index, region);
+        self.merge(index, index + 1);
+    }
+
+    /// Cuts the range out.
+    pub fn remove(&mut self, pages: &PageRange) {
+        let (first, end) = self.isolate(pages);
+        self.0.drain(first..end);
+    }
+
+    /// Gives every region in the range these rights.
+    pub fn protect(&mut self, pages: &PageRange, protection: Protection) {
+        let (first, end) = self.isolate(pages);
+        for region in &mut self.0[first..end] {
+            region.attributes.protection = protection;
+        }
+        self.merge(first, end);
+    }
+
+    /// A copy for a fork.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn duplicate(&self) -> Result<Self, OutOfMemory> {
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(self.0.len()).map_err(|_| OutOfMemory)?;
+        copy.extend_from_slice(&self.0);
+        Ok(Self(copy))
+    }
+
+    /// Forgets all regions.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn first_ending_after(&self, page: Page) -> usize {
+        self.0.partition_point(|region| region.pages.end <= page)
+    }
+
+    /// Splits regions so that each lies either inside the range or outside it; gives the indices of
+    /// those inside.
+    fn isolate(&mut self, pages: &PageRange) -> (usize, usize) {
+        (self.split_at(pages.start), self.split_at(pages.end))
+    }
+
+    /// Splits the region that holds both this page and the one before it, if there is one; gives
+    /// the index of the first region from this page on.
+    fn split_at(&mut self, page: Page) -> usize {
+        let index = self.first_ending_after(page);
+        let Some(region) = self.0.get_mut(index).filter(|region| region.pages.start < page) else { return index };
+        let mut upper = region.clone();
+        upper.attributes.backing = upper.attributes.backing.advanced(page.number() - region.pages.start.number());
+        upper.pages.start = page;
+        region.pages.end = page;
+        self.0.insert(index + 1, upper);
+        index + 1
+    }
+
+    /// Joins neighbours that are alike, from the one before `first` to the one at `end`.
+    fn merge(&mut self, first: usize, end: usize) {
+        let last = end.min(self.0.len().saturating_sub(1));
+        for index in (first.max(1)..=last).rev() {
+            let (lower, upper) = (&self.0[index - 1], &self.0[index]);
+            let adjacent = lower.pages.end == upper.pages.start;
+            if adjacent && lower.attributes.continued_by(lower.len(), &upper.attributes) {
+                self.0[index - 1].pages.end = upper.pages.end;
+                self.0.remove(index);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn pages(range: core::ops::Range<u64>) -> PageRange {
+        Page::from_number(range.start)..Page::from_number(range.end)
+    }
+
+    fn anonymous(range: core::ops::Range<u64>, protection: Protection) -> Region {
+        Region { pages: pages(range), attributes: Attributes::anonymous(protection) }
+    }
+
+    fn layout(regions: &Regions) -> Vec<(u64, u64, bool)> {
+        let of = |r: &Region| (r.pages.start.number(), r.pages.end.number(), r.attributes.protection.write);
+        regions.iter().map(of).collect()
+    }
+
+    fn with<const N: usize>(ranges: [(u64, u64); N]) -> Regions {
+        let mut regions = Regions::new();
+        ranges.iter().for_each(|&(start, end)| regions.insert(anonymous(start..end, Protection::READ_WRITE)));
+        regions
+    }
+
+    #[test]
+    fn neighbours_that_are_alike_become_one() {
+        let mut regions = with([(10, 12), (14, 16), (12, 14)]);
+        assert_eq!(layout(&regions), [(10, 16, true)]);
+        regions.insert(anonymous(16..17, Protection::READ));
+        assert_eq!(layout(&regions), [(10, 16, true), (16, 17, false)]);
+    }
+
+    #[test]
+    fn removal_cuts_through_the_middle() {
+        let mut regions = with([(10, 20), (30, 40)]);
+        regions.remove(&pages(12..35));
+        assert_eq!(layout(&regions), [(10, 12, true), (35, 40, true)]);
+        regions.remove(&pages(36..37));
+        assert_eq!(layout(&regions), [(10, 12, true), (35, 36, true), (37, 40, true)]);
+    }
+
+    #[test]
+    fn protection_splits_and_joins_again() {
+        let mut regions = with([(10, 20)]);
+        regions.protect(&pages(12..14), Protection::READ);
+        assert_eq!(layout(&regions), [(10, 12, true), (12, 14, false), (14, 20, true)]);
+        regions.protect(&pages(12..14), Protection::READ_WRITE);
+        assert_eq!(layout(&regions), [(10, 20, true)]);
+    }
+
+    #[test]
+    fn an_image_keeps_its_place_through_a_split() {
+        static BYTES: [u8; 10_000] = [7; 10_000];
+        let backing = Backing::Image { bytes: &BYTES, offset: 4096 };
+        let attributes = Attributes { backing, ..Attributes::anonymous(Protection::READ) };
+        let mut regions = Regions::new();
+        regions.insert(Region { pages: pages(10..13), attributes });
+        regions.remove(&pages(10..11));
+        let rest = regions.find(Page::from_number(11)).unwrap();
+        assert!(core::ptr::eq(rest.image_of(Page::from_number(11)), &BYTES[8192..]), "the file ends in this page");
+        assert_eq!(rest.image_of(Page::from_number(12)), &[] as &[u8], "past the end of the file");
+        regions.insert(Region { pages: pages(10..11), attributes });
+        assert_eq!(layout(&regions), [(10, 13, false)], "the cut piece fits back");
+    }
+
+    #[test]
+    fn different_places_of_an_image_do_not_join() {
+        static BYTES: [u8; 8192] = [7; 8192];
+        let attributes = |offset| Attributes {
+            backing: Backing::Image { bytes: &BYTES, offset },
+            ..Attributes::anonymous(Protection::READ)
+        };
+        let mut regions = Regions::new();
+        regions.insert(Region { pages: pages(1..2), attributes: attributes(0) });
+        regions.insert(Region { pages: pages(2..3), attributes: attributes(0) });
+        assert_eq!(regions.iter().count(), 2);
+    }
+
+    #[test]
+    fn gaps_are_taken_from_the_top() {
+        let regions = with([(10, 20), (30, 40)]);
+        let gap = |count, area| regions.find_gap(count, &pages(area)).map(Page::number);
+        assert_eq!(gap(10, 5..50), Some(40));
+        assert_eq!(gap(10, 5..49), Some(20));
+        assert_eq!(gap(11, 5..45), None);
+        assert_eq!(gap(5, 5..35), Some(25), "the area ends inside a region");
+        assert_eq!(gap(5, 5..30), Some(25));
+        assert_eq!(gap(6, 15..20), None);
+    }
+
+    #[test]
+    fn holes_and_coverage() {
+        let regions = with([(10, 20), (30, 40)]);
+        assert_eq!(regions.hole_around(&pages(22..24)), pages(20..30));
+        assert_eq!(regions.hole_around(&pages(2..4)), pages(0..10));
+        assert_eq!(regions.hole_around(&pages(50..51)).end, Page::END);
+        assert!(regions.covers(&pages(12..20)) && !regions.covers(&pages(12..21)));
+        assert!(!regions.covers(&pages(15..35)) && !regions.covers(&pages(9..11)));
+        assert!(regions.is_free(&pages(20..30)) && !regions.is_free(&pages(19..30)));
+    }
+
+    #[test]
+    fn there_is_a_limit() {
+        let mut regions = Regions(vec![anonymous(1..2, Protection::READ); MOST_REGIONS - 2]);
+        assert_eq!(regions.reserve(), Ok(()));
+        regions.0.push(anonymous(1..2, Protection::READ));
+        assert_eq!(regions.reserve(), Err(OutOfMemory));
+    }
+}
