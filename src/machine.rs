@@ -8,7 +8,7 @@ use mm::pte::Table;
 use mm::{Complaint, Config, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr};
 use spin::Once;
 
-use crate::arch::{memory as bytes, mmu, timer, tlbi};
+use crate::arch::{cpu, mmu, page, timer, tlbi};
 use crate::ipi::{self, Reason};
 use crate::percpu;
 use crate::sched::reaper;
@@ -25,7 +25,7 @@ static SYSTEM: Once<System<Kernel>, Relax> = Once::new();
 /// # Errors
 /// If the options ask for what this machine cannot do; the text says what it can.
 pub fn init(config: Config, frames: FrameAllocator<Kernel>) -> Result<(), mm::ConfigError<'static>> {
-    let system = System::new(config, percpu::count(), mmu::asid_bits(), frames)?;
+    let system = System::new(config, percpu::count(), cpu::asid_bits(), frames)?;
     let system = SYSTEM.call_once(|| system);
     for state in system.cpus() {
         // Relaxed: starting another CPU orders this before anything that CPU does.
@@ -108,15 +108,18 @@ impl Machine for Kernel {
     }
 
     fn zero_frame(frame: Frame) {
-        bytes::zero(mmu::phys_to_virt(frame.address().0));
+        // SAFETY: the allocator gave the frame to the caller alone, and RAM is mapped.
+        unsafe { page::zero(mmu::phys_to_virt(frame.address().0)) }
     }
 
     fn copy_frame(from: Frame, to: Frame) {
-        bytes::copy(mmu::phys_to_virt(from.address().0), mmu::phys_to_virt(to.address().0));
+        // SAFETY: the caller holds `from`, and the allocator gave `to` to it alone.
+        unsafe { page::copy(mmu::phys_to_virt(from.address().0), mmu::phys_to_virt(to.address().0)) }
     }
 
     fn fill_frame(frame: Frame, source: &[u8]) {
-        bytes::fill(mmu::phys_to_virt(frame.address().0), source);
+        // SAFETY: as for `zero_frame`.
+        unsafe { page::fill(mmu::phys_to_virt(frame.address().0), source) }
     }
 
     fn sync_instructions(frame: Frame) {

@@ -1,6 +1,6 @@
 //! This CPU: its number plate, its features, and how it waits.
 
-use aarch64_cpu::registers::{ID_AA64MMFR1_EL1, MPIDR_EL1, Readable};
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, MPIDR_EL1, Readable};
 
 /// The affinity fields of MPIDR_EL1: Aff3, Aff2, Aff1, Aff0. The other bits say nothing about which CPU it is.
 pub const AFFINITY_MASK: u64 = 0xff_00ff_ffff;
@@ -13,6 +13,11 @@ pub fn mpidr() -> u64 {
 /// True if this CPU can keep the kernel from user mappings (PSTATE.PAN).
 pub fn has_pan() -> bool {
     ID_AA64MMFR1_EL1.read(ID_AA64MMFR1_EL1::PAN) != 0
+}
+
+/// How many bits of ASID this CPU has: 8 or 16. boot.s sets TCR_EL1.AS accordingly.
+pub fn asid_bits() -> u32 {
+    if ID_AA64MMFR0_EL1.matches_all(ID_AA64MMFR0_EL1::ASIDBits::Bits_16) { 16 } else { 8 }
 }
 
 /// Stops this CPU for good.

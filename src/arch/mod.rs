@@ -5,5 +5,6 @@ pub mod cpu;
 pub mod exception;
 pub mod fault_decode;
 pub mod mmu;
+pub mod page;
 pub mod tlbi;
 pub mod user_copy;

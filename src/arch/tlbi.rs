@@ -5,6 +5,8 @@
 
 use core::arch::asm;
 
+use mm::{PAGE_SIZE, Sequence, Ttbr};
+
 /// Makes new entries of the kernel's tables visible to this CPU's walker, and to every other's that learns of
 /// the new address by an ordered store of ours. Nothing invalid is cached, so there is nothing to invalidate.
 pub fn publish_kernel_entries() {
@@ -33,4 +35,106 @@ pub unsafe fn leave_identity_map(empty_root: u64) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+macro_rules! instruction {
+    (DsbIshst) => {
+        "dsb ishst"
+    };
+    (DsbIsh) => {
+        "dsb ish"
+    };
+    (DsbNshst) => {
+        "dsb nshst"
+    };
+    (DsbNsh) => {
+        "dsb nsh"
+    };
+    (Isb) => {
+        "isb"
+    };
+    (MsrTtbr0) => {
+        "msr ttbr0_el1, {operand}"
+    };
+    (TlbiVale1is) => {
+        "tlbi vale1is, {operand}"
+    };
+    (TlbiVae1is) => {
+        "tlbi vae1is, {operand}"
+    };
+    (TlbiVale1) => {
+        "tlbi vale1, {operand}"
+    };
+    (TlbiAside1is) => {
+        "tlbi aside1is, {operand}"
+    };
+    (TlbiAside1) => {
+        "tlbi aside1, {operand}"
+    };
+    (TlbiVmalle1) => {
+        "tlbi vmalle1"
+    };
+}
+
+/// One block, so that nothing comes between two operations; no `nomem`, so that the compiler
+/// moves no access across it: a barrier that the compiler may pass is none.
+macro_rules! issue {
+    (() $value:ident [$($op:ident)*]) => {
+        // SAFETY: barriers, and invalidations of what can be walked again; no register changes
+        // that the compiler knows of.
+        unsafe { asm!($(instruction!($op)),*, options(nostack, preserves_flags)) }
+    };
+    (($operand:ident) $value:ident [$($op:ident)*]) => {
+        // SAFETY: invalidations of what can be walked again, or a TTBR0 write: the kernel runs in
+        // the upper half and touches the lower one only by the copy functions, so no Rust object
+        // changes under its name. That the root outlives its use is the mm layer's promise.
+        unsafe { asm!($(instruction!($op)),*, operand = in(reg) $value, options(nostack, preserves_flags)) }
+    };
+}
+
+macro_rules! lower {
+    ($($(#[$doc:meta])* $name:ident($($operand:ident)?): [$($op:ident)*];)*) => {
+        /// Issues a sequence of the mm layer: the operations that the host model executes.
+        ///
+        /// Always inlined with a constant `sequence`, so that one block remains.
+        #[inline(always)]
+        pub fn run(sequence: Sequence, operand: u64) {
+            match sequence {
+                $(Sequence::$name => issue!(($($operand)?) operand [$($op)*]),)*
+            }
+        }
+    };
+}
+
+mm::for_each_sequence!(lower);
+
+/// What this CPU's `TTBR0_EL1` holds.
+pub fn read_ttbr0() -> Ttbr {
+    let value: u64;
+    // SAFETY: reads a register. Not `pure`: a switch changes it.
+    unsafe { asm!("mrs {}, ttbr0_el1", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    Ttbr(value)
+}
+
+/// Makes instructions that were written to a page through the linear map visible to every fetch
+/// (Arm ARM B2.4.4): clean the data cache to the point of unification, then drop the old lines
+/// of the instruction caches, line by line.
+pub fn sync_instructions(page: u64) {
+    let ctr: u64;
+    // SAFETY: reads a register that never changes.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags, pure)) };
+    // CTR_EL0.DminLine and IminLine: log2 of the words in the smallest line.
+    let (data, code) = (4 << (ctr >> 16 & 0xf), 4 << (ctr & 0xf));
+    for line in (page..page + PAGE_SIZE).step_by(data) {
+        // SAFETY: cleaning a mapped line changes no value.
+        unsafe { asm!("dc cvau, {}", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+    for line in (page..page + PAGE_SIZE).step_by(code) {
+        // SAFETY: dropping a mapped line of an instruction cache changes no value.
+        unsafe { asm!("ic ivau, {}", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: barriers.
+    unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
 }

@@ -32,10 +32,7 @@ fn futex_wake(ops: u64) -> io::Result<(u64, Sample)> {
 
 fn borrow(ops: u64) -> io::Result<(u64, Sample)> {
     if !Path::new(BORROW).exists() {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("this kernel has no {BORROW}"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("this kernel has no {BORROW}")));
     }
     fs::write(BORROW, "1")?;
     let (done, sample) = measure::region(|| fs::write(BORROW, ops.to_string()));

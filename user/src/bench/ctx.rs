@@ -112,15 +112,10 @@ type Variant = (Kind, Place, usize);
 fn over_pipes((kind, place, pairs): Variant, ops: u64) -> io::Result<(u64, super::Sample)> {
     let cpus = cpu::allowed()?;
     let rounds = ops.div_ceil(2 * pairs as u64);
-    let pipes = (0..2 * pairs)
-        .map(|_| pipe())
-        .collect::<io::Result<Vec<_>>>()?;
+    let pipes = (0..2 * pairs).map(|_| pipe()).collect::<io::Result<Vec<_>>>()?;
     let sample = team::run(kind, 2 * pairs, |number, gate| {
         settle(place, &cpus, number)?;
-        let mut partner = Piped {
-            from_other: &pipes[number].0,
-            to_other: &pipes[number ^ 1].1,
-        };
+        let mut partner = Piped { from_other: &pipes[number].0, to_other: &pipes[number ^ 1].1 };
         member(number % 2, rounds, gate, &mut partner)
     })?;
     Ok((rounds * 2 * pairs as u64, sample))
@@ -129,16 +124,10 @@ fn over_pipes((kind, place, pairs): Variant, ops: u64) -> io::Result<(u64, super
 fn over_futexes((kind, place, pairs): Variant, ops: u64) -> io::Result<(u64, super::Sample)> {
     let cpus = cpu::allowed()?;
     let rounds = ops.div_ceil(2 * pairs as u64);
-    let words = (0..pairs)
-        .map(|_| SharedPage::new())
-        .collect::<io::Result<Vec<_>>>()?;
+    let words = (0..pairs).map(|_| SharedPage::new()).collect::<io::Result<Vec<_>>>()?;
     let sample = team::run(kind, 2 * pairs, |number, gate| {
         settle(place, &cpus, number)?;
-        let mut partner = Turns {
-            word: &words[number / 2][0],
-            side: (number % 2) as u32,
-            scope: kind.scope(),
-        };
+        let mut partner = Turns { word: &words[number / 2][0], side: (number % 2) as u32, scope: kind.scope() };
         member(number % 2, rounds, gate, &mut partner)
     })?;
     Ok((rounds * 2 * pairs as u64, sample))
@@ -160,30 +149,16 @@ fn yields(ops: u64) -> io::Result<(u64, super::Sample)> {
 
 pub(super) fn workloads(pairs: usize) -> Vec<Workload> {
     let kinds = [("threads", Kind::Threads), ("processes", Kind::Processes)];
-    let places = [
-        ("same", Place::Same),
-        ("other", Place::Other),
-        ("anywhere", Place::Anywhere),
-    ];
-    let suffix = if pairs == 1 {
-        String::new()
-    } else {
-        format!("-x{pairs}")
-    };
+    let places = [("same", Place::Same), ("other", Place::Other), ("anywhere", Place::Anywhere)];
+    let suffix = if pairs == 1 { String::new() } else { format!("-x{pairs}") };
     let mut all = Vec::new();
     for (kind_name, kind) in kinds {
         for (place_name, place) in places {
             let cpus_needed = if matches!(place, Place::Other) { 2 } else { 1 };
             let variant = (kind, place, pairs);
             let name = |means| format!("ctx-{kind_name}-{means}-{place_name}{suffix}");
-            all.push(
-                Workload::new(name("pipe"), 10_000, move |ops| over_pipes(variant, ops))
-                    .on_cpus(cpus_needed),
-            );
-            all.push(
-                Workload::new(name("futex"), 10_000, move |ops| over_futexes(variant, ops))
-                    .on_cpus(cpus_needed),
-            );
+            all.push(Workload::new(name("pipe"), 10_000, move |ops| over_pipes(variant, ops)).on_cpus(cpus_needed));
+            all.push(Workload::new(name("futex"), 10_000, move |ops| over_futexes(variant, ops)).on_cpus(cpus_needed));
         }
     }
     all.push(Workload::new("yield", 10_000, yields));

@@ -28,9 +28,7 @@ pub const NOOP: &str = "--noop";
 fn reap(pid: i32) -> io::Result<()> {
     match process::wait(pid)?.1 {
         Ended::Exited(0) => Ok(()),
-        other => Err(io::Error::other(format!(
-            "child {pid} should have exited with 0, but: {other:?}"
-        ))),
+        other => Err(io::Error::other(format!("child {pid} should have exited with 0, but: {other:?}"))),
     }
 }
 
@@ -59,11 +57,7 @@ fn fork_exec(ops: u64) -> io::Result<(u64, Sample)> {
 fn own_path() -> String {
     let named = env::args().next().unwrap_or_default();
     let found = env::current_exe().map_or(named, |path| path.to_string_lossy().into_owned());
-    if found.starts_with('/') {
-        found
-    } else {
-        FALLBACK.to_string()
-    }
+    if found.starts_with('/') { found } else { FALLBACK.to_string() }
 }
 
 /// One parent per CPU, each bound to its own, so that every CPU sees address spaces come and go.

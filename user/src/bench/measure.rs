@@ -26,11 +26,7 @@ pub struct Sample {
 /// Starts a region. The costly read of the counters comes first, the marker last.
 pub fn start() -> Started {
     let counters = Counters::read();
-    let started = Started {
-        counters,
-        clock: Instant::now(),
-        ticks: cpu::ticks(),
-    };
+    let started = Started { counters, clock: Instant::now(), ticks: cpu::ticks() };
     cpu::mark_start();
     started
 }
@@ -41,11 +37,7 @@ impl Started {
         cpu::mark_end();
         let ticks = cpu::ticks() - self.ticks;
         let ns = self.clock.elapsed().as_nanos() as u64;
-        Sample {
-            ns,
-            ticks,
-            counters: Counters::read().since(&self.counters),
-        }
+        Sample { ns, ticks, counters: Counters::read().since(&self.counters) }
     }
 }
 
@@ -75,10 +67,7 @@ impl Sample {
     /// The one line of the report.
     pub fn line(&self, workload: &str, ops: u64) -> String {
         let hz = cpu::ticks_per_second();
-        let mut line = format!(
-            "result workload={workload} ops={ops} ns={} ticks={} hz={hz}",
-            self.ns, self.ticks
-        );
+        let mut line = format!("result workload={workload} ops={ops} ns={} ticks={} hz={hz}", self.ns, self.ticks);
         for (name, value) in &self.counters {
             line += &format!(" {name}={value}");
         }
@@ -100,10 +89,7 @@ mod tests {
         let mut total = sample(3, 2);
         total += sample(4, 1);
         let line = total.line("fault", 9);
-        assert!(
-            line.starts_with("result workload=fault ops=9 ns=20 ticks=10 hz="),
-            "{line}"
-        );
+        assert!(line.starts_with("result workload=fault ops=9 ns=20 ticks=10 hz="), "{line}");
         assert!(line.ends_with(" tlbi=7 dead_now=1"), "{line}");
     }
 }

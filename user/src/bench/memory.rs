@@ -36,11 +36,7 @@ const OVER: u32 = 1;
 fn beside(siblings: Siblings, body: impl FnOnce() -> io::Result<Sample>) -> io::Result<Sample> {
     let cpus = cpu::allowed()?;
     let (home, others) = cpus.split_first().expect("a running thread has a CPU");
-    let others = if siblings == Siblings::None {
-        &[]
-    } else {
-        others
-    };
+    let others = if siblings == Siblings::None { &[] } else { others };
     let (settled, state) = (&AtomicU32::new(0), &AtomicU32::new(BUSY));
     cpu::pin(*home)?;
     let sample = thread::scope(|scope| {
@@ -69,18 +65,13 @@ fn sibling(siblings: Siblings, home: usize, settled: &AtomicU32, state: &AtomicU
     settled.fetch_add(1, Ordering::Release);
     // Pairs with the Release store in `beside`.
     while state.load(Ordering::Acquire) == BUSY {
-        if siblings == Siblings::Running || futex::wait(state, BUSY, Scope::Private, None).is_err()
-        {
+        if siblings == Siblings::Running || futex::wait(state, BUSY, Scope::Private, None).is_err() {
             cpu::relax();
         }
     }
 }
 
-fn repeated(
-    ops: u64,
-    siblings: Siblings,
-    mut one: impl FnMut() -> io::Result<()>,
-) -> io::Result<(u64, Sample)> {
+fn repeated(ops: u64, siblings: Siblings, mut one: impl FnMut() -> io::Result<()>) -> io::Result<(u64, Sample)> {
     let sample = beside(siblings, || {
         (0..WARM_UP).try_for_each(|_| one())?;
         let (done, sample) = measure::region(|| (0..ops).try_for_each(|_| one()));
@@ -129,24 +120,12 @@ fn touch_fresh(pages: u64) -> io::Result<Sample> {
 
 pub(super) fn workloads() -> Vec<Workload> {
     let mut all = vec![Workload::new("fault", 4096, fault)];
-    let variants = [
-        ("alone", Siblings::None),
-        ("lazy", Siblings::Asleep),
-        ("running", Siblings::Running),
-    ];
+    let variants = [("alone", Siblings::None), ("lazy", Siblings::Asleep), ("running", Siblings::Running)];
     for (name, siblings) in variants {
         let cpus_needed = if siblings == Siblings::None { 1 } else { 2 };
         let add = |work: Workload| work.on_cpus(cpus_needed);
-        all.push(add(Workload::new(
-            format!("munmap-{name}"),
-            1000,
-            move |ops| munmap(ops, siblings),
-        )));
-        all.push(add(Workload::new(
-            format!("mprotect-{name}"),
-            1000,
-            move |ops| mprotect(ops, siblings),
-        )));
+        all.push(add(Workload::new(format!("munmap-{name}"), 1000, move |ops| munmap(ops, siblings))));
+        all.push(add(Workload::new(format!("mprotect-{name}"), 1000, move |ops| mprotect(ops, siblings))));
     }
     all
 }

@@ -46,19 +46,11 @@ impl Workload {
         default_ops: u64,
         run: impl Fn(u64) -> io::Result<(u64, Sample)> + 'static,
     ) -> Self {
-        Self {
-            name: name.into(),
-            default_ops,
-            cpus_needed: 1,
-            run: Box::new(run),
-        }
+        Self { name: name.into(), default_ops, cpus_needed: 1, run: Box::new(run) }
     }
 
     fn on_cpus(self, cpus_needed: usize) -> Self {
-        Self {
-            cpus_needed,
-            ..self
-        }
+        Self { cpus_needed, ..self }
     }
 
     /// Whether the word on the command line means this workload: its name, its group, the start of its
@@ -72,17 +64,12 @@ impl Workload {
     pub fn measure(&self, length: Length) -> io::Result<Outcome> {
         let cpus = cpu::allowed()?.len();
         if cpus < self.cpus_needed {
-            return Ok(Outcome::Skipped(format!(
-                "needs {} CPUs, has {cpus}",
-                self.cpus_needed
-            )));
+            return Ok(Outcome::Skipped(format!("needs {} CPUs, has {cpus}", self.cpus_needed)));
         }
         let result = self.plan(length).and_then(|ops| (self.run)(ops));
         match result {
             Ok((ops, sample)) => Ok(Outcome::Measured(sample.line(&self.name, ops))),
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                Ok(Outcome::Skipped(error.to_string()))
-            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(Outcome::Skipped(error.to_string())),
             Err(error) => Err(error),
         }
     }
@@ -103,13 +90,8 @@ impl Workload {
 
 /// All workloads, in the order in which they run.
 pub fn workloads(pairs: usize) -> Vec<Workload> {
-    [
-        calls::workloads(),
-        ctx::workloads(pairs),
-        memory::workloads(),
-        lifetimes::workloads(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    [calls::workloads(), ctx::workloads(pairs), memory::workloads(), lifetimes::workloads()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -65,11 +65,7 @@ A full name as in the result line, or its first parts, works too: ctx-threads.
 
 /// Reads the command line (without the program's name).
 pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Request, String> {
-    let mut options = Options {
-        wanted: Vec::new(),
-        length: Length::Default,
-        pairs: 1,
-    };
+    let mut options = Options { wanted: Vec::new(), length: Length::Default, pairs: 1 };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -94,27 +90,17 @@ fn number(option: &str, value: Option<String>) -> Result<u64, String> {
     let value = value.ok_or(format!("{option} needs a number after it"))?;
     match value.parse() {
         Ok(number @ 1..=1_000_000_000) => Ok(number),
-        _ => Err(format!(
-            "{option} needs a number from 1 to 1000000000, not {value:?}"
-        )),
+        _ => Err(format!("{option} needs a number from 1 to 1000000000, not {value:?}")),
     }
 }
 
 fn pairs(number: u64) -> Result<usize, String> {
-    if number <= 64 {
-        Ok(number as usize)
-    } else {
-        Err(format!("--pairs goes up to 64, not {number}"))
-    }
+    if number <= 64 { Ok(number as usize) } else { Err(format!("--pairs goes up to 64, not {number}")) }
 }
 
 fn check_names(options: &Options) -> Result<(), String> {
     let known = super::workloads(options.pairs);
-    match options
-        .wanted
-        .iter()
-        .find(|word| !known.iter().any(|workload| workload.answers_to(word)))
-    {
+    match options.wanted.iter().find(|word| !known.iter().any(|workload| workload.answers_to(word))) {
         Some(word) => Err(format!("unknown workload {word:?}; --list names them all")),
         None => Ok(()),
     }
@@ -130,11 +116,7 @@ mod tests {
 
     #[test]
     fn no_argument_means_all_at_the_default_length() {
-        let all = Options {
-            wanted: vec![],
-            length: Length::Default,
-            pairs: 1,
-        };
+        let all = Options { wanted: vec![], length: Length::Default, pairs: 1 };
         assert_eq!(parsed(""), Ok(Request::Run(all)));
     }
 

@@ -136,9 +136,7 @@ where
     let sample = coordinate(gate, members, &mut || {
         for &child in &children {
             if let Some(ended) = process::try_wait(child)? {
-                return Err(io::Error::other(format!(
-                    "member {child} ended too early: {ended:?}"
-                )));
+                return Err(io::Error::other(format!("member {child} ended too early: {ended:?}")));
             }
         }
         Ok(())

@@ -10,9 +10,7 @@ use lazuli_user::bench::{
 fn main() -> ExitCode {
     match options::parse(std::env::args().skip(1)) {
         Ok(Request::Help) => print!("{HELP}"),
-        Ok(Request::List) => bench::workloads(1)
-            .iter()
-            .for_each(|workload| println!("{}", workload.name)),
+        Ok(Request::List) => bench::workloads(1).iter().for_each(|workload| println!("{}", workload.name)),
         Ok(Request::Noop) => {}
         Ok(Request::Run(options)) => return run(&options),
         Err(error) => {
@@ -24,9 +22,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> ExitCode {
-    let wanted = |workload: &Workload| {
-        options.wanted.is_empty() || options.wanted.iter().any(|word| workload.answers_to(word))
-    };
+    let wanted =
+        |workload: &Workload| options.wanted.is_empty() || options.wanted.iter().any(|word| workload.answers_to(word));
     let scheme = counters::option("scheme").unwrap_or("not told by this kernel".to_string());
     eprintln!("lazybench: scheme {scheme}");
     let mut failed = false;
@@ -41,9 +38,5 @@ fn run(options: &Options) -> ExitCode {
             }
         }
     }
-    if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -11,9 +11,7 @@ pub fn allowed() -> io::Result<Vec<usize>> {
     // SAFETY: the pointer and the size describe `set`, which outlives the call.
     check(unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) }.into())?;
     // SAFETY: CPU_ISSET only reads `set`, and every index is below its size.
-    Ok((0..libc::CPU_SETSIZE as usize)
-        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
-        .collect())
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
 /// Binds this thread to the given CPUs.

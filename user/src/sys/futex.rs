@@ -23,32 +23,15 @@ impl Scope {
 }
 
 /// Sleeps while the word holds `expected`; also returns when woken for no reason, interrupted, or timed out.
-pub fn wait(
-    word: &AtomicU32,
-    expected: u32,
-    scope: Scope,
-    timeout: Option<Duration>,
-) -> io::Result<()> {
-    let time = timeout.map(|t| libc::timespec {
-        tv_sec: t.as_secs() as i64,
-        tv_nsec: t.subsec_nanos().into(),
-    });
+pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, timeout: Option<Duration>) -> io::Result<()> {
+    let time = timeout.map(|t| libc::timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
     let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the word and the time live across the call, and the kernel only reads them.
     let done = check(unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT | scope.flag(),
-            expected,
-            time,
-        )
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | scope.flag(), expected, time)
     });
     match done {
-        Err(error)
-            if [libc::EAGAIN, libc::EINTR, libc::ETIMEDOUT]
-                .contains(&error.raw_os_error().unwrap_or(0)) =>
-        {
+        Err(error) if [libc::EAGAIN, libc::EINTR, libc::ETIMEDOUT].contains(&error.raw_os_error().unwrap_or(0)) => {
             Ok(())
         }
         other => other.map(drop),
@@ -58,12 +41,5 @@ pub fn wait(
 /// Wakes up to `count` waiters and says how many there were.
 pub fn wake(word: &AtomicU32, count: i32, scope: Scope) -> io::Result<i64> {
     // SAFETY: a wake only uses the address of the word.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAKE | scope.flag(),
-            count,
-        )
-    })
+    check(unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | scope.flag(), count) })
 }

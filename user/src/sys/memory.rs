@@ -33,23 +33,11 @@ impl Mapping {
     fn new(length: usize, sharing: i32) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: without MAP_FIXED the kernel picks unused addresses, so no object is replaced.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                protection,
-                sharing | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, sharing | libc::MAP_ANONYMOUS, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self {
-            start: start.cast(),
-            length,
-        })
+        Ok(Self { start: start.cast(), length })
     }
 
     /// The first byte.
@@ -71,16 +59,12 @@ impl Mapping {
     /// Changes what the whole mapping allows.
     pub fn protect(&self, protection: i32) -> io::Result<()> {
         // SAFETY: the range is this mapping, to which no Rust reference is handed out except by `SharedPage`.
-        check(unsafe { libc::mprotect(self.start.cast(), self.length, protection) }.into())
-            .map(drop)
+        check(unsafe { libc::mprotect(self.start.cast(), self.length, protection) }.into()).map(drop)
     }
 
     /// Writes one byte into the page of that number. The mapping must be writable.
     pub fn touch(&self, page: usize) {
-        assert!(
-            page * PAGE < self.length,
-            "page {page} lies outside the mapping"
-        );
+        assert!(page * PAGE < self.length, "page {page} lies outside the mapping");
         // SAFETY: the address was just checked to lie inside this mapping.
         unsafe { self.start.add(page * PAGE).write_volatile(1) };
     }

@@ -9,11 +9,7 @@ use std::io;
 
 /// Turns the `-1 and errno` of a C library call into a `Result`.
 pub fn check(value: i64) -> io::Result<i64> {
-    if value == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(value)
-    }
+    if value == -1 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
 /// The cheapest system call there is, without any C library in between.

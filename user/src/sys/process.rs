@@ -54,10 +54,7 @@ pub fn spawn_empty() -> io::Result<i32> {
 pub fn spawn_program(path: &str, arguments: &[&str]) -> io::Result<i32> {
     let text = |s: &str| CString::new(s).map_err(io::Error::from);
     let path = text(path)?;
-    let arguments = arguments
-        .iter()
-        .map(|s| text(s))
-        .collect::<io::Result<Vec<_>>>()?;
+    let arguments = arguments.iter().map(|s| text(s)).collect::<io::Result<Vec<_>>>()?;
     let mut argv: Vec<_> = arguments.iter().map(|s| s.as_ptr()).collect();
     argv.push(ptr::null());
     let envp = [ptr::null()];
