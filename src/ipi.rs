@@ -41,7 +41,21 @@ pub enum Reason {
 }
 
 impl Reason {
-    const COUNT: usize = Reason::Stop as usize + 1;
+    /// Every reason, in the order they are printed.
+    pub const ALL: [Reason; 6] =
+        [Reason::Call, Reason::Reschedule, Reason::Flush, Reason::Shoot, Reason::Check, Reason::Stop];
+
+    /// The name of its counter in `/proc/lazy_tlb`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Reason::Call => "ipi_call",
+            Reason::Reschedule => "ipi_resched",
+            Reason::Flush => "ipi_tlb",
+            Reason::Shoot => "ipi_shoot",
+            Reason::Check => "ipi_check",
+            Reason::Stop => "ipi_stop",
+        }
+    }
 
     const fn sgi(self) -> u32 {
         match self {
@@ -54,17 +68,18 @@ impl Reason {
 }
 
 /// One CPU's part.
+#[derive(Debug)]
 pub struct Local {
     inbox: Inbox,
     request: Request,
     /// SGIs sent, by reason. Written by this CPU only.
-    sent: [AtomicU64; Reason::COUNT],
+    sent: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Local {
     /// An idle CPU's part.
     pub const fn new() -> Self {
-        Self { inbox: Inbox::new(), request: Request::new(), sent: [const { AtomicU64::new(0) }; Reason::COUNT] }
+        Self { inbox: Inbox::new(), request: Request::new(), sent: [const { AtomicU64::new(0) }; Reason::ALL.len()] }
     }
 
     fn count(&self, reason: Reason, amount: usize) {
@@ -72,6 +87,11 @@ impl Local {
         // Relaxed: a number for people. Load and store: only this CPU writes it, and an interrupt
         // between the two may lose a count of its own.
         cell.store(cell.load(Ordering::Relaxed) + amount as u64, Ordering::Relaxed);
+    }
+
+    /// How many CPUs ask something of this one and were not heard yet.
+    pub fn waiting(&self) -> usize {
+        self.inbox.count()
     }
 
     /// How many SGIs this CPU has sent for a reason.
@@ -88,6 +108,7 @@ impl Default for Local {
 }
 
 /// What one CPU asks of others.
+#[derive(Debug)]
 struct Request {
     work: UnsafeCell<(fn(usize), usize)>,
     /// Targets that have not acknowledged. While it is not 0, `work` does not change.

@@ -1,7 +1,8 @@
 //! The Lazuli kernel: the map of its modules.
 //!
 //! Ground floor first: [`sync`] and [`percpu`], the CPU in [`arch`], then [`memory`], [`heap`] and [`console`], what the
-//! device tree says in [`platform`] and [`cmdline`], and the [`drivers`]. [`start`] puts them to work in order; [`mod@panic`]
+//! device tree says in [`platform`] and [`cmdline`], the [`drivers`], and above
+//! them [`ipi`] and [`smp`], the other CPUs. [`start`] puts them to work in order; [`mod@panic`]
 //! is how it ends when it must; [`testing`] makes kernels of test functions.
 #![no_std]
 

@@ -9,7 +9,7 @@ use crate::arch::{cpu, mmu};
 use crate::drivers::{gic, uart};
 use crate::percpu::{self, PerCpu};
 use crate::sync::Relax;
-use crate::{ipi, memory, platform, println, smp, sync};
+use crate::{cmdline, ipi, memory, platform, println, smp, sync};
 
 unsafe extern "Rust" {
     /// What the kernel is for: the image's `main.rs`, or a test kernel's list of tests.
@@ -29,6 +29,7 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     let tree = boot.device_tree.expect("no device tree: the loader must pass one in x0");
     let platform = platform::init(tree).unwrap_or_else(|error| panic!("{error}"));
     uart::init();
+    cmdline::line().check().unwrap_or_else(|error| panic!("{error}"));
     memory::init(boot, platform);
     percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
     on_guarded_stack(boot)
@@ -59,6 +60,7 @@ extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
     gic::init();
     ipi::init();
     ipi::go_online();
+    uart::enable_input();
     sync::unmask_irqs();
     smp::start_secondaries();
     let platform = platform::get();

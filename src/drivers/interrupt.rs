@@ -20,9 +20,12 @@ static HANDLERS: [Once<Handler, Relax>; COUNT] = [const { Once::new() }; COUNT];
 /// # Panics
 /// If the interrupt has another handler already.
 pub fn register(intid: u32, handler: Handler) {
-    let entry = &HANDLERS[intid as usize];
-    let registered = *entry.call_once(|| handler);
-    assert!(core::ptr::fn_addr_eq(registered, handler), "interrupt {intid} has two handlers");
+    let mut is_new = false;
+    HANDLERS[intid as usize].call_once(|| {
+        is_new = true;
+        handler
+    });
+    assert!(is_new, "interrupt {intid} has a handler already");
 }
 
 /// Calls the handler of an interrupt that was acknowledged.

@@ -11,6 +11,7 @@ const WORDS: usize = MAX_CPUS / 64;
 /// A sender sets its bit and then the word's; the owner takes the words' bits and then the words.
 /// So a bit is never stranded: if the owner took the words' bits too early to see the sender's
 /// second step, that step finds no bit set and tells the sender to interrupt the owner again.
+#[derive(Debug)]
 pub(super) struct Inbox {
     words_in_use: AtomicU64,
     senders: [AtomicU64; WORDS],
@@ -29,6 +30,12 @@ impl Inbox {
         // Release: pairs with the Acquire of `words_in_use` in `take`; who sees the word's bit sees
         // the sender's.
         self.words_in_use.fetch_or(1 << word, Ordering::Release) == 0
+    }
+
+    /// How many senders there are; a glance.
+    pub(super) fn count(&self) -> usize {
+        // Relaxed: a number for people and tests.
+        self.senders.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
     }
 
     /// Takes all senders out and calls `each` for every one. Only the owner may call it.
