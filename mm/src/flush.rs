@@ -64,7 +64,7 @@ pub fn invalidate<M: Machine>(mm: &Mm<M>, extent: &Extent) {
 
 /// Makes this CPU forget one page, whose rights were widened: it may have cached the narrower ones,
 /// and would fault on them again. Another CPU that did so faults once and comes here too.
-pub fn refresh<M: Machine>(mm: &Mm<M>, page: Page) {
+pub(crate) fn refresh<M: Machine>(mm: &Mm<M>, page: Page) {
     let _pinned = M::pin();
     if let Some(asid) = mm.context().asid() {
         M::run(Sequence::RefreshLeaf, operand(asid, page.number()));

@@ -153,7 +153,7 @@ impl<M: Machine> FrameAllocator<M> {
 
     /// A table of empty descriptors for this level. Not visible to walkers before the next
     /// `Sequence::PublishEntries`.
-    pub fn alloc_table(&self, level: u8) -> Option<Frame> {
+    pub(crate) fn alloc_table(&self, level: u8) -> Option<Frame> {
         let frame = self.take(TableWord::new(level, 0..0).0)?;
         M::zero_frame(frame);
         Some(frame)
@@ -239,7 +239,7 @@ impl<M: Machine> FrameAllocator<M> {
     }
 
     /// Gives up a table, which joins `list`. What its entries name stays as it is.
-    pub fn free_table_into(&self, table: Frame, list: &mut FrameList) {
+    pub(crate) fn free_table_into(&self, table: Frame, list: &mut FrameList) {
         match self.info_of(table) {
             // AcqRel: a second free of the same table, on another CPU, must find the zero.
             Some(info) if info.word.fetch_and(!TABLE, Ordering::AcqRel) & TABLE != 0 => {
@@ -276,28 +276,28 @@ impl<M: Machine> FrameAllocator<M> {
     }
 
     /// Links a table that was taken out of its address space onto `list`. It stays a table.
-    pub fn set_aside(&self, table: Frame, list: &mut FrameList) {
+    pub(crate) fn set_aside(&self, table: Frame, list: &mut FrameList) {
         debug_assert!(self.info_of(table).is_some(), "{table:?} is not ours");
         list.push(self.info, table.number() - self.base);
     }
 
     /// Takes a frame off a list, if there is one.
-    pub fn pop(&self, list: &mut FrameList) -> Option<Frame> {
+    pub(crate) fn pop(&self, list: &mut FrameList) -> Option<Frame> {
         list.pop(self.info).map(|index| Frame::from_number(self.base + index))
     }
 
     /// The level of a table in use.
-    pub fn level(&self, table: Frame) -> u8 {
+    pub(crate) fn level(&self, table: Frame) -> u8 {
         self.table_word(table).level()
     }
 
     /// The indices of a table outside which no entry was ever set.
-    pub fn window(&self, table: Frame) -> Range<usize> {
+    pub(crate) fn window(&self, table: Frame) -> Range<usize> {
         self.table_word(table).window()
     }
 
     /// Widens a table's window. The caller holds the lock of the address space.
-    pub fn widen(&self, table: Frame, index: usize) {
+    pub(crate) fn widen(&self, table: Frame, index: usize) {
         let word = self.table_word(table);
         let window = word.window();
         if window.contains(&index) {

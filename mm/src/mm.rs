@@ -149,7 +149,7 @@ impl<M: Machine> Mm<M> {
         }
         fence(Ordering::Acquire);
         point::<M>(Point::UsersZero);
-        self.space().tear_down(self);
+        Space::tear_down(self);
         point::<M>(Point::TornDown);
         true
     }

@@ -144,6 +144,12 @@ impl Regions {
         self.0.get(self.first_ending_after(page)).filter(|region| region.pages.start <= page)
     }
 
+    /// The regions that have pages in this range, lowest first.
+    pub fn overlapping(&self, pages: &PageRange) -> impl Iterator<Item = &Region> {
+        let end = pages.end;
+        self.0[self.first_ending_after(pages.start)..].iter().take_while(move |region| region.pages.start < end)
+    }
+
     /// Whether no page of the range is mapped.
     pub fn is_free(&self, pages: &PageRange) -> bool {
         self.0.get(self.first_ending_after(pages.start)).is_none_or(|next| pages.end <= next.pages.start)
@@ -182,16 +188,17 @@ impl Regions {
         (start >= area.start.number()).then(|| Page::from_number(start))
     }
 
-    /// Makes room so that one change to a range (an insertion, a removal, new rights) cannot fail:
-    /// it adds at most two regions.
+    /// Makes room so that the changes of one system call cannot fail. A mapping that replaces
+    /// another and is then given up adds the most.
     ///
     /// # Errors
     /// If there is no memory, or if there are too many regions.
     pub fn reserve(&mut self) -> Result<(), OutOfMemory> {
-        if self.0.len() + 2 > MOST_REGIONS {
+        const MOST_ADDED: usize = 3;
+        if self.0.len() + MOST_ADDED > MOST_REGIONS {
             return Err(OutOfMemory);
         }
-        self.0.try_reserve(2).map_err(|_| OutOfMemory)
+        self.0.try_reserve(MOST_ADDED).map_err(|_| OutOfMemory)
     }
 
     /// Adds a region where nothing is mapped, joined with its neighbours if they are alike.
@@ -373,7 +380,7 @@ mod tests {
 
     #[test]
     fn there_is_a_limit() {
-        let mut regions = Regions(vec![anonymous(1..2, Protection::READ); MOST_REGIONS - 2]);
+        let mut regions = Regions(vec![anonymous(1..2, Protection::READ); MOST_REGIONS - 3]);
         assert_eq!(regions.reserve(), Ok(()));
         regions.0.push(anonymous(1..2, Protection::READ));
         assert_eq!(regions.reserve(), Err(OutOfMemory));

@@ -12,7 +12,7 @@ use std::vec::Vec;
 use under_test::frame::{FrameAllocator, FrameInfo};
 use under_test::pte::{ENTRIES, Table};
 use under_test::{
-    Complaint, Config, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr,
+    Complaint, Config, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Scheme, Sequence, System, Ttbr,
 };
 
 /// The number of the first frame: not 0, so that a mix-up of number and index shows.
@@ -21,10 +21,8 @@ pub const BASE: usize = 0x40_000;
 /// One thing that was asked of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// A sequence ran.
-    Ran(Sequence),
-    /// A fault-injection point was passed, and so many frames were free.
-    Passed(Point, usize),
+    /// A sequence ran, when so many frames were free.
+    Ran(Sequence, usize),
     /// Instructions of this frame were synchronised.
     Synced(Frame),
 }
@@ -49,7 +47,9 @@ impl Fake {
     pub fn start(frames: usize) -> &'static System<Self> {
         let frames =
             FrameAllocator::new(Frame::from_number(BASE), Self::info(frames), core::iter::once(BASE..BASE + frames));
-        let system = System::new(Config::default(), 1, 8, frames).expect("eight bits serve one CPU");
+        // Eager: an `Mm` that no task owns is never loaded, so the last user frees it.
+        let config = Config { scheme: Scheme::Eager, ..Config::default() };
+        let system = System::new(config, 1, 8, frames).expect("eight bits serve one CPU");
         let system = Box::leak(Box::new(system));
         SYSTEM.set(Some(system));
         LOG.take();
@@ -63,7 +63,7 @@ impl Fake {
 
     /// The sequences among it.
     pub fn sequences() -> Vec<Sequence> {
-        let ran = |event| if let Event::Ran(sequence) = event { Some(sequence) } else { None };
+        let ran = |event| if let Event::Ran(sequence, _) = event { Some(sequence) } else { None };
         Self::log().into_iter().filter_map(ran).collect()
     }
 }
@@ -104,7 +104,8 @@ impl Machine for Fake {
         if sequence == Sequence::LoadRoot {
             RUNNING.set(operand);
         }
-        LOG.with_borrow_mut(|log| log.push(Event::Ran(sequence)));
+        let free = SYSTEM.get().map_or(0, |system| system.frames.free());
+        LOG.with_borrow_mut(|log| log.push(Event::Ran(sequence, free)));
     }
 
     fn read_ttbr0() -> Ttbr {
@@ -153,10 +154,5 @@ impl Machine for Fake {
 
     fn complain(complaint: Complaint) {
         panic!("{complaint:?}");
-    }
-
-    fn point(point: Point) {
-        let free = SYSTEM.get().map_or(0, |system| system.frames.free());
-        LOG.with_borrow_mut(|log| log.push(Event::Passed(point, free)));
     }
 }

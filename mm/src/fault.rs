@@ -1,0 +1,119 @@
+//! Page faults: a page appears when it is first used, and is copied when it is first written.
+
+use crate::addr::{Frame, Page};
+use crate::flush::refresh;
+use crate::machine::Machine;
+use crate::mm::Mm;
+use crate::ops::Sequence;
+use crate::pte::{Access, Descriptor};
+use crate::region::{Backing, OutOfMemory, Region};
+use crate::space::Space;
+use crate::stale::Stale;
+use crate::table::Leaf;
+
+/// Why an access cannot be made good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultError {
+    /// Nothing is mapped there.
+    Unmapped,
+    /// What is mapped there forbids it.
+    Denied,
+    /// There is no frame left.
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for FaultError {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// Makes an access to a user address possible, if the program may make it. The caller runs in `mm`
+/// and repeats the access.
+///
+/// Another CPU may have done it meanwhile; then there is nothing left to do.
+///
+/// # Errors
+/// As [`FaultError`] says.
+pub fn handle_fault<M: Machine>(mm: &Mm<M>, address: u64, access: Access) -> Result<(), FaultError> {
+    let page = Page::containing(address).ok_or(FaultError::Unmapped)?;
+    mm.space().fault_in(mm, page, access).map(drop)
+}
+
+impl<M: Machine> Space<M> {
+    /// Makes the page accessible in this way; gives its frame.
+    pub(crate) fn fault_in(&mut self, mm: &Mm<M>, page: Page, access: Access) -> Result<Frame, FaultError> {
+        let region = self.regions.find(page).ok_or(FaultError::Unmapped)?;
+        if !region.attributes.protection.allows(access) {
+            return Err(FaultError::Denied);
+        }
+        let leaf = self.tables.leaf_or_create(page)?;
+        let entry = leaf.get(page);
+        match entry.frame() {
+            None => {
+                let frame = provide(region, page, &leaf)?;
+                M::run(Sequence::PublishEntries, 0);
+                Ok(frame)
+            }
+            Some(frame) if entry.allows(access) => {
+                // Somebody was faster, or this CPU cached the entry before its rights were widened.
+                refresh(mm, page);
+                Ok(frame)
+            }
+            Some(frame) if entry.is_copy_on_write() && M::system().frames.is_shared(frame) => {
+                Ok(copy(mm, region, page, &leaf, frame)?)
+            }
+            Some(frame) => {
+                // The other owners are gone. The frame stays and only rights are added: no CPU has
+                // to be told.
+                leaf.widen(page, entry.as_exclusive(region.attributes.protection));
+                M::run(Sequence::PublishEntries, 0);
+                refresh(mm, page);
+                Ok(frame)
+            }
+        }
+    }
+}
+
+/// Gives an unmapped page a frame with what its region says it holds. The caller publishes it.
+pub(crate) fn provide<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<Frame, OutOfMemory> {
+    let frame = M::system().frames.alloc().ok_or(OutOfMemory)?;
+    match region.attributes.backing {
+        Backing::Anonymous => M::zero_frame(frame),
+        Backing::Image { .. } => M::fill_frame(frame, region.image_of(page)),
+    }
+    enter(region, page, leaf, frame);
+    Ok(frame)
+}
+
+/// Gives a page a copy of the frame that it shares. Another frame behind the same page needs
+/// break-before-make: were the new entry written over the old one, a CPU could read through the old
+/// frame what another had just written to the new one (Arm ARM D8.17.1).
+#[cold]
+fn copy<M: Machine>(
+    mm: &Mm<M>,
+    region: &Region,
+    page: Page,
+    leaf: &Leaf<M>,
+    original: Frame,
+) -> Result<Frame, OutOfMemory> {
+    let frame = M::system().frames.alloc().ok_or(OutOfMemory)?;
+    M::copy_frame(original, frame);
+    let mut stale = Stale::new();
+    leaf.clear(page, &mut stale);
+    stale.flush(mm);
+    enter(region, page, leaf, frame);
+    M::run(Sequence::PublishEntries, 0);
+    Ok(frame)
+}
+
+/// Installs a frame whose content was just written.
+fn enter<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>, frame: Frame) {
+    let protection = region.attributes.protection;
+    if protection.execute {
+        M::sync_instructions(frame);
+    }
+    // Who walks to the new entry must find the content, not what the frame held before.
+    M::run(Sequence::PublishEntries, 0);
+    leaf.install(page, Descriptor::page(frame, protection));
+}

@@ -1,0 +1,299 @@
+//! Page tables: walking, installing, changing and clearing entries of one address space.
+//!
+//! The lock of the `Mm` serialises writers; table walkers read whenever they like. So:
+//!
+//! * A new table or frame is complete, and that is published, before an entry names it.
+//! * Invalid → valid needs no invalidation: faulting entries are not cached (Arm ARM D8.17).
+//! * Rights change in place. Narrower rights are stale until flushed; wider ones cost a CPU that
+//!   cached the old entry one more fault.
+//! * Another frame goes in only through invalid and a flush (break-before-make, Arm ARM D8.17.1).
+
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use crate::addr::{Frame, Page, PageRange};
+use crate::machine::Machine;
+use crate::mm::Mm;
+use crate::ops::Sequence;
+use crate::pte::{Access, Descriptor, ENTRIES, LEAF_LEVEL, Protection, ROOT_LEVEL, Table};
+use crate::region::{OutOfMemory, Region, Sharing};
+use crate::stale::Stale;
+
+const INDEX_BITS: u32 = ENTRIES.trailing_zeros();
+
+/// The tables below one root.
+pub struct PageTable<M: Machine> {
+    root: Frame,
+    machine: PhantomData<M>,
+}
+
+impl<M: Machine> PageTable<M> {
+    /// The tables below this root, which must be a table in use.
+    pub(crate) fn new(root: Frame) -> Self {
+        Self { root, machine: PhantomData }
+    }
+
+    /// The page's descriptor, empty if no table leads to it.
+    pub fn get(&self, page: Page) -> Descriptor {
+        match self.walk(page) {
+            Ok(leaf) => leaf.get(page),
+            Err(_) => Descriptor::EMPTY,
+        }
+    }
+
+    /// Walks to the page's leaf table. If a table is missing: the pages that it would translate.
+    fn walk(&self, page: Page) -> Result<Leaf<M>, PageRange> {
+        let mut table = self.root;
+        for level in ROOT_LEVEL..LEAF_LEVEL {
+            match M::table(table).entry(index(page, level)).get().frame() {
+                Some(below) => table = below,
+                None => return Err(span(page, level)),
+            }
+        }
+        Ok(Leaf::new(table))
+    }
+
+    /// The page's leaf table. Tables on the way to it that are missing are made and linked.
+    ///
+    /// # Errors
+    /// If there is no frame for a table. Tables made before that stay, empty.
+    pub(crate) fn leaf_or_create(&self, page: Page) -> Result<Leaf<M>, OutOfMemory> {
+        let mut table = self.root;
+        for level in ROOT_LEVEL..LEAF_LEVEL {
+            let index = index(page, level);
+            let entry = M::table(table).entry(index);
+            table = match entry.get().frame() {
+                Some(below) => below,
+                None => link_new_table::<M>(table, index, level + 1)?,
+            };
+        }
+        Ok(Leaf::new(table))
+    }
+
+    /// The leaf tables that exist for these pages, each with the part of `pages` that may be set.
+    pub(crate) fn leaves(&self, pages: PageRange) -> impl Iterator<Item = (Leaf<M>, PageRange)> {
+        let mut next = pages.start;
+        core::iter::from_fn(move || {
+            while next < pages.end {
+                let page = next;
+                match self.walk(page) {
+                    Ok(leaf) => {
+                        let covered = span(page, LEAF_LEVEL - 1);
+                        next = covered.end;
+                        let used = intersection(&leaf.window(covered.start), &pages);
+                        return Some((leaf, used));
+                    }
+                    Err(missing) => next = missing.end,
+                }
+            }
+            None
+        })
+    }
+
+    /// Pages that have a frame.
+    pub fn resident(&self) -> u64 {
+        let all = Page::from_number(0)..Page::END;
+        let present =
+            |(leaf, used): (Leaf<M>, PageRange)| each(used).filter(|&page| !leaf.get(page).is_empty()).count();
+        self.leaves(all).map(|leaf| present(leaf) as u64).sum()
+    }
+
+    /// Unmaps the pages, flushes and frees, in as many rounds as it takes.
+    ///
+    /// Tables that lie within `hole` go too: the caller knows that nothing else in it is mapped.
+    pub(crate) fn clear(&self, mm: &Mm<M>, pages: PageRange, hole: &PageRange) {
+        let mut next = pages.start;
+        while next < pages.end {
+            let mut stale = Stale::new();
+            while next < pages.end && !stale.is_full() {
+                next = self.clear_some(next..pages.end, hole, &mut stale);
+            }
+            stale.flush(mm);
+        }
+    }
+
+    /// Clears from the first of the pages on, within one table; gives the next one to clear.
+    fn clear_some(&self, pages: PageRange, hole: &PageRange, stale: &mut Stale<M>) -> Page {
+        let mut table = self.root;
+        for level in ROOT_LEVEL..LEAF_LEVEL {
+            let entry = M::table(table).entry(index(pages.start, level));
+            let covered = span(pages.start, level);
+            let Some(below) = entry.get().frame() else { return covered.end };
+            if hole.start <= covered.start && covered.end <= hole.end {
+                if let Some(unlinked) = entry.take().frame() {
+                    stale.add_table(unlinked, intersection(&covered, &pages));
+                }
+                return covered.end;
+            }
+            table = below;
+        }
+        let leaf = Leaf::new(table);
+        let covered = span(pages.start, LEAF_LEVEL - 1);
+        for page in each(intersection(&leaf.window(covered.start), &pages)) {
+            if stale.is_full() {
+                return page;
+            }
+            leaf.clear(page, stale);
+        }
+        covered.end
+    }
+
+    /// Takes every table away from the root.
+    ///
+    /// Everything is stale then, also if no table is left to take: walk caches may know tables that
+    /// are gone. Only if no table was ever linked is there nothing that a walk could have cached.
+    pub(crate) fn unlink_all(&self) -> Stale<M> {
+        let mut stale = Stale::new();
+        let window = M::system().frames.window(self.root);
+        if window.is_empty() {
+            return stale;
+        }
+        stale.add_everything();
+        for entry in &M::table(self.root).entries()[window] {
+            if let Some(unlinked) = entry.take().frame() {
+                stale.add_table(unlinked, Page::from_number(0)..Page::END);
+            }
+        }
+        stale
+    }
+
+    /// Maps in `other` what is mapped here, frames shared. What the region does not share on
+    /// purpose becomes copy-on-write on both sides; the rights that this side loses are stale.
+    ///
+    /// # Errors
+    /// If there is no frame for a table. What was shared until then stays shared.
+    pub(crate) fn share(&self, region: &Region, other: &Self, stale: &mut Stale<M>) -> Result<(), OutOfMemory> {
+        for (leaf, used) in self.leaves(region.pages.clone()) {
+            let mut target = None;
+            for page in each(used) {
+                let mut entry = leaf.get(page);
+                let Some(frame) = entry.frame() else { continue };
+                let target = match &target {
+                    Some(target) => target,
+                    None => target.insert(other.leaf_or_create(page)?),
+                };
+                if region.attributes.sharing == Sharing::Private {
+                    entry = entry.as_copy_on_write();
+                    leaf.change(page, entry, stale);
+                }
+                M::system().frames.get(frame);
+                target.install(page, entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives all mapped pages of the range these rights. What was copy-on-write stays so.
+    pub(crate) fn protect(&self, pages: PageRange, protection: Protection) -> Stale<M> {
+        let mut stale = Stale::new();
+        for (leaf, used) in self.leaves(pages) {
+            for page in each(used) {
+                let old = leaf.get(page);
+                let Some(frame) = old.frame() else { continue };
+                if protection.execute && !old.allows(Access::Execute) {
+                    M::sync_instructions(frame);
+                }
+                leaf.change(page, old.with_protection(protection), &mut stale);
+            }
+        }
+        stale
+    }
+}
+
+#[cold]
+fn link_new_table<M: Machine>(parent: Frame, index: usize, level: u8) -> Result<Frame, OutOfMemory> {
+    let frames = &M::system().frames;
+    let table = frames.alloc_table(level).ok_or(OutOfMemory)?;
+    // A walker that sees the link must see the zeroes, not what the frame held before.
+    M::run(Sequence::PublishEntries, 0);
+    frames.widen(parent, index);
+    M::table(parent).entry(index).set(Descriptor::table(table));
+    Ok(table)
+}
+
+/// A leaf table: the descriptors of 512 neighbouring pages.
+pub(crate) struct Leaf<M: Machine> {
+    frame: Frame,
+    table: &'static Table,
+    machine: PhantomData<M>,
+}
+
+impl<M: Machine> Leaf<M> {
+    fn new(frame: Frame) -> Self {
+        debug_assert_eq!(M::system().frames.level(frame), LEAF_LEVEL, "{frame:?} is not a leaf table");
+        Self { frame, table: M::table(frame), machine: PhantomData }
+    }
+
+    /// The pages outside which nothing was ever installed, given the table's first page.
+    fn window(&self, first: Page) -> PageRange {
+        let Range { start, end } = M::system().frames.window(self.frame);
+        first.offset(start as u64)..first.offset(end as u64)
+    }
+
+    /// The page's descriptor.
+    pub(crate) fn get(&self, page: Page) -> Descriptor {
+        self.table.entry(index(page, LEAF_LEVEL)).get()
+    }
+
+    /// Maps a page that was not mapped. The caller publishes it (`Sequence::PublishEntries`)
+    /// before the program may rely on it.
+    pub(crate) fn install(&self, page: Page, new: Descriptor) {
+        debug_assert!(!self.get(page).is_valid(), "{page:?} was mapped already: break before make");
+        let index = index(page, LEAF_LEVEL);
+        M::system().frames.widen(self.frame, index);
+        self.table.entry(index).set(new);
+    }
+
+    /// Widens the rights to a page. A CPU that cached the narrower ones faults once more.
+    pub(crate) fn widen(&self, page: Page, new: Descriptor) {
+        debug_assert_eq!(self.get(page).frame(), new.frame(), "{page:?} got another frame: break before make");
+        self.table.entry(index(page, LEAF_LEVEL)).set(new);
+    }
+
+    /// Changes the rights to a page. If they are narrower than before, they are stale.
+    pub(crate) fn change(&self, page: Page, new: Descriptor, stale: &mut Stale<M>) {
+        let old = self.get(page);
+        debug_assert_eq!(old.frame(), new.frame(), "{page:?} got another frame: break before make");
+        if old == new {
+            return;
+        }
+        self.table.entry(index(page, LEAF_LEVEL)).set(new);
+        let lost = |access| old.allows(access) && !new.allows(access);
+        if lost(Access::Read) || lost(Access::Write) || lost(Access::Execute) {
+            stale.add_narrowed(page);
+        }
+    }
+
+    /// Unmaps a page; the token owns its frame.
+    pub(crate) fn clear(&self, page: Page, stale: &mut Stale<M>) {
+        let entry = self.table.entry(index(page, LEAF_LEVEL));
+        if !entry.get().is_empty() {
+            stale.add_page(page, entry.take());
+        }
+    }
+}
+
+/// The index of the page's entry in a table of this level.
+fn index(page: Page, level: u8) -> usize {
+    (page.number() >> shift(level)) as usize % ENTRIES
+}
+
+/// log2 of the pages that one entry of this level translates.
+fn shift(level: u8) -> u32 {
+    INDEX_BITS * u32::from(LEAF_LEVEL - level)
+}
+
+/// The pages that the page's entry of this level translates.
+fn span(page: Page, level: u8) -> PageRange {
+    let start = page.number() >> shift(level) << shift(level);
+    Page::from_number(start)..Page::from_number(start + (1 << shift(level)))
+}
+
+fn intersection(a: &PageRange, b: &PageRange) -> PageRange {
+    a.start.max(b.start)..a.end.min(b.end)
+}
+
+/// The pages of a range, lowest first.
+pub(crate) fn each(pages: PageRange) -> impl Iterator<Item = Page> {
+    (pages.start.number()..pages.end.number()).map(Page::from_number)
+}

@@ -1,0 +1,9 @@
+//! Page tables, regions and faults, on a machine of one honest CPU.
+
+extern crate mm as under_test;
+
+#[path = "../support/fake.rs"]
+pub mod fake;
+pub mod order;
+pub mod property;
+pub mod walker;

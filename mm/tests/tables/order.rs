@@ -1,0 +1,324 @@
+//! In which order things happen: entry, barrier, invalidation, barrier, and only then the free.
+
+use mm::fault::handle_fault;
+use mm::pte::{Access, Protection};
+use mm::region::{Attributes, Backing, Sharing};
+use mm::space::{CEILING, LOWEST, MapError, Placement};
+use mm::{Machine, Mm, MmUser, Page, Sequence, System};
+
+use crate::fake::{Event, Fake};
+use crate::walker::translate;
+use Sequence::{Complete, InvalidateAsid, InvalidateLeaf, InvalidateWalk, PublishEntries, RefreshLeaf};
+
+const PAGE: u64 = 4096;
+/// In the middle of what a leaf table covers.
+const HERE: u64 = (5 << 39) + (1 << 20);
+const LEAF_SPAN: u64 = 2 << 20;
+
+/// A program that runs on the machine's CPU, so that it has an ASID.
+struct Running {
+    system: &'static System<Fake>,
+    mm: MmUser<Fake>,
+}
+
+impl Running {
+    fn start(frames: usize) -> Self {
+        let system = Fake::start(frames);
+        let mm = Mm::create().unwrap();
+        system.transition(None, Some(&mm));
+        Fake::log();
+        Self { system, mm }
+    }
+
+    fn map_as(&self, address: u64, pages: u64, attributes: Attributes) {
+        let mapped = self.mm.space().map(&self.mm, Placement::At(address), pages * PAGE, attributes);
+        assert_eq!(mapped, Ok(address));
+    }
+
+    /// Maps private memory and touches each page of it.
+    fn map(&self, address: u64, pages: u64) {
+        self.map_as(address, pages, Attributes::anonymous(Protection::READ_WRITE));
+        (0..pages).for_each(|page| self.touch(address + page * PAGE, Access::Write));
+        Fake::log();
+    }
+
+    fn touch(&self, address: u64, access: Access) {
+        assert_eq!(handle_fault(&self.mm, address, access), Ok(()));
+    }
+
+    fn unmap(&self, address: u64, pages: u64) {
+        assert_eq!(self.mm.space().unmap(&self.mm, address, pages * PAGE), Ok(()));
+    }
+
+    fn protect(&self, address: u64, pages: u64, protection: Protection) {
+        assert_eq!(self.mm.space().protect(&self.mm, address, pages * PAGE, protection), Ok(()));
+    }
+
+    fn fork(&self) -> MmUser<Fake> {
+        let child = Mm::create().unwrap();
+        self.mm.space().fork_into(&self.mm, &mut child.space()).unwrap();
+        child
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.system.transition(Some(&self.mm), None);
+    }
+}
+
+fn word(mm: &Mm<Fake>, address: u64) -> Option<u64> {
+    let frame = translate(mm.root(), Page::containing(address).unwrap(), Access::Read)?;
+    Some(Fake::table(frame).word((address % PAGE) as usize / 8))
+}
+
+#[test]
+fn new_tables_and_content_are_published_before_what_names_them() {
+    let program = Running::start(50);
+    program.map_as(HERE, 2, Attributes::anonymous(Protection::READ_WRITE));
+    assert_eq!(Fake::sequences(), []);
+    program.touch(HERE, Access::Read);
+    assert_eq!(Fake::sequences(), [PublishEntries; 5], "three tables, the zeroes, the entry");
+    program.touch(HERE + PAGE, Access::Write);
+    assert_eq!(Fake::sequences(), [PublishEntries; 2], "the zeroes, the entry");
+}
+
+#[test]
+fn a_frame_is_free_only_after_its_invalidation() {
+    let program = Running::start(50);
+    program.map(HERE, 3);
+    let free = program.system.frames.free();
+    program.unmap(HERE + PAGE, 1);
+    let expected = [PublishEntries, InvalidateLeaf, Complete];
+    assert_eq!(Fake::log(), expected.map(|sequence| Event::Ran(sequence, free)));
+    assert_eq!(program.system.frames.free(), free + 1);
+}
+
+#[test]
+fn a_freed_table_takes_the_walk_caches_along() {
+    let program = Running::start(50);
+    program.map(HERE, 1);
+    program.map(HERE + LEAF_SPAN, 1);
+    let free = program.system.frames.free();
+    program.unmap(HERE, 1);
+    assert_eq!(Fake::sequences(), [PublishEntries, InvalidateWalk, Complete]);
+    assert_eq!(program.system.frames.free(), free + 2, "the page and its leaf table");
+    program.unmap(HERE + LEAF_SPAN, 1);
+    assert_eq!(Fake::sequences(), [PublishEntries, InvalidateAsid, Complete], "tables above leaves went");
+    assert_eq!(program.system.frames.free(), free + 2 + 4);
+}
+
+#[test]
+fn what_was_never_used_needs_no_invalidation() {
+    let program = Running::start(50);
+    program.map(HERE, 1);
+    program.map_as(HERE + PAGE, 100, Attributes::anonymous(Protection::READ_WRITE));
+    program.unmap(HERE + PAGE, 100);
+    assert_eq!(Fake::sequences(), []);
+}
+
+#[test]
+fn fewer_rights_are_flushed_and_more_are_not() {
+    let program = Running::start(50);
+    program.map(HERE, 2);
+    program.protect(HERE, 1, Protection::READ);
+    assert_eq!(Fake::sequences(), [PublishEntries, InvalidateLeaf, Complete, PublishEntries]);
+    program.protect(HERE, 1, Protection::READ_WRITE);
+    assert_eq!(Fake::sequences(), [PublishEntries]);
+    program.touch(HERE, Access::Write);
+    assert_eq!(Fake::sequences(), [RefreshLeaf], "this CPU had cached the narrower rights");
+}
+
+#[test]
+fn no_access_keeps_the_content() {
+    let program = Running::start(50);
+    program.map(HERE, 2);
+    program.mm.space().write_bytes(&program.mm, HERE, &[7; 8]).unwrap();
+    Fake::log();
+    program.protect(HERE, 1, Protection::NONE);
+    assert_eq!(Fake::sequences(), [PublishEntries, InvalidateLeaf, Complete, PublishEntries]);
+    assert_eq!(word(&program.mm, HERE), None);
+    program.protect(HERE, 1, Protection::READ);
+    assert_eq!(Fake::sequences(), [PublishEntries], "invalid to valid");
+    assert_eq!(word(&program.mm, HERE), Some(0x0707_0707_0707_0707));
+}
+
+#[test]
+fn fork_takes_the_parents_write_rights_before_it_returns() {
+    let program = Running::start(50);
+    program.map(HERE, 2);
+    let child = program.fork();
+    let sequences = Fake::sequences();
+    let flush = [PublishEntries, InvalidateLeaf, InvalidateLeaf, Complete, PublishEntries];
+    assert!(sequences.ends_with(&flush), "{sequences:?}");
+    for mm in [&program.mm, &child] {
+        assert_eq!(translate(mm.root(), Page::containing(HERE).unwrap(), Access::Write), None);
+    }
+    assert_eq!(word(&child, HERE), Some(0));
+}
+
+#[test]
+fn a_copy_breaks_before_it_makes_and_the_last_owner_does_not_copy() {
+    let program = Running::start(50);
+    program.map(HERE, 2);
+    let child = program.fork();
+    Fake::log();
+    program.mm.space().write_bytes(&program.mm, HERE, &[1; 8]).unwrap();
+    let broken = [PublishEntries, InvalidateLeaf, Complete];
+    assert_eq!(Fake::sequences(), [&broken[..], &[PublishEntries; 2]].concat(), "break, content, make");
+    assert_eq!((word(&program.mm, HERE), word(&child, HERE)), (Some(0x0101_0101_0101_0101), Some(0)));
+
+    let frame = translate(child.root(), Page::containing(HERE).unwrap(), Access::Read);
+    assert_eq!(handle_fault(&child, HERE, Access::Write), Ok(()));
+    assert_eq!(Fake::sequences(), [PublishEntries], "the child never ran: nothing to refresh");
+    assert_eq!(translate(child.root(), Page::containing(HERE).unwrap(), Access::Write), frame);
+    drop(child);
+    Fake::log();
+    program.touch(HERE + PAGE, Access::Write);
+    assert_eq!(Fake::sequences(), [PublishEntries, RefreshLeaf], "rights are added: nobody else is told");
+}
+
+#[test]
+fn teardown_invalidates_once_and_gives_everything_back() {
+    let program = Running::start(50);
+    let before = program.system.frames.free();
+    program.map(HERE, 3);
+    program.map(LOWEST, 3);
+    program.unmap(HERE, 3);
+    program.unmap(LOWEST, 3);
+    assert_eq!(program.system.frames.free(), before);
+    program.map(HERE, 3);
+    let system = program.system;
+    drop(program);
+    let flushes = Fake::sequences().into_iter().filter(|&sequence| sequence == InvalidateAsid).count();
+    assert_eq!((flushes, system.frames.free()), (1, 49), "all but init_mm's root");
+}
+
+#[test]
+fn teardown_invalidates_even_if_nothing_is_mapped_any_more() {
+    let program = Running::start(50);
+    program.map(HERE, 3);
+    program.unmap(HERE, 3);
+    Fake::log();
+    drop(program);
+    assert!(Fake::sequences().contains(&InvalidateAsid), "a walk cache may know tables that are gone");
+}
+
+#[test]
+fn teardown_of_what_never_had_a_table_invalidates_nothing() {
+    let program = Running::start(50);
+    program.map_as(HERE, 3, Attributes::anonymous(Protection::READ_WRITE));
+    drop(program);
+    assert!(!Fake::sequences().contains(&InvalidateAsid));
+}
+
+#[test]
+fn shared_frames_are_kept_until_the_flush() {
+    let program = Running::start(400);
+    program.map(HERE, 101);
+    let child = program.fork();
+    let free = program.system.frames.free();
+    Fake::log();
+    program.unmap(HERE, 100);
+    assert_eq!(program.system.frames.free(), free, "the child still has them");
+    let rounds = Fake::sequences().into_iter().filter(|&sequence| sequence == Complete).count();
+    assert_eq!(rounds, 100_usize.div_ceil(mm::stale::MOST_SHARED));
+    drop(child);
+    assert_eq!(program.system.frames.free(), free + 100 + 4, "the child's pages but one, and its tables");
+    drop(program);
+    assert_eq!(Fake::system().frames.free(), 399);
+}
+
+#[test]
+fn shared_memory_is_there_before_a_fork_can_miss_it() {
+    let program = Running::start(50);
+    let attributes = Attributes { sharing: Sharing::Shared, ..Attributes::anonymous(Protection::READ_WRITE) };
+    program.map_as(HERE, 2, attributes);
+    assert_eq!(program.mm.space().tables().resident(), 2);
+    let child = program.fork();
+    program.mm.space().write_bytes(&program.mm, HERE + PAGE, &[9; 8]).unwrap();
+    assert_eq!(word(&child, HERE + PAGE), Some(0x0909_0909_0909_0909));
+    program.mm.space().advise_dont_need(&program.mm, HERE, 2 * PAGE).unwrap();
+    assert_eq!(word(&program.mm, HERE + PAGE), Some(0x0909_0909_0909_0909));
+}
+
+#[test]
+fn an_image_is_read_on_demand_and_code_is_synchronised() {
+    static BYTES: [u8; 5000] = [3; 5000];
+    let program = Running::start(50);
+    let backing = Backing::Image { bytes: &BYTES, offset: 0 };
+    program.map_as(HERE, 3, Attributes { backing, ..Attributes::anonymous(Protection::READ_EXECUTE) });
+    program.touch(HERE + PAGE, Access::Execute);
+    let frame = translate(program.mm.root(), Page::containing(HERE + PAGE).unwrap(), Access::Execute).unwrap();
+    let free = program.system.frames.free();
+    let expected = [Event::Synced(frame), Event::Ran(PublishEntries, free), Event::Ran(PublishEntries, free)];
+    assert!(Fake::log().ends_with(&expected), "synchronised, and only then mapped");
+    let end = HERE + 5000 / 8 * 8;
+    assert_eq!((word(&program.mm, end - 8), word(&program.mm, end)), (Some(0x0303_0303_0303_0303), Some(0)));
+}
+
+#[test]
+fn bytes_are_written_across_pages() {
+    let program = Running::start(50);
+    program.map_as(HERE, 3, Attributes::anonymous(Protection::READ_WRITE));
+    let bytes: Vec<u8> = (0..PAGE + 10).map(|byte| byte as u8).collect();
+    program.mm.space().write_bytes(&program.mm, HERE + PAGE - 3, &bytes).unwrap();
+    assert_eq!(word(&program.mm, HERE + PAGE - 8), Some(0x0201_0000_0000_0000));
+    assert_eq!(word(&program.mm, HERE + PAGE), Some(0x0a09_0807_0605_0403));
+    assert_eq!(word(&program.mm, HERE + 2 * PAGE), Some(0x0009_0807_0605_0403), "the end");
+}
+
+#[test]
+fn mappings_find_their_place() {
+    let program = Running::start(50);
+    let map = |placement, length| {
+        program.mm.space().map(&program.mm, placement, length, Attributes::anonymous(Protection::READ))
+    };
+    assert_eq!(map(Placement::Anywhere, 1), Ok(CEILING - PAGE));
+    assert_eq!(map(Placement::Anywhere, 2 * PAGE), Ok(CEILING - 3 * PAGE));
+    assert_eq!(map(Placement::Near(HERE + 1), PAGE), Ok(HERE));
+    assert_eq!(map(Placement::Near(HERE), PAGE), Ok(CEILING - 4 * PAGE));
+    assert_eq!(map(Placement::AtFree(HERE), PAGE), Err(MapError::Occupied));
+    assert_eq!(map(Placement::At(HERE), PAGE), Ok(HERE));
+    assert_eq!(map(Placement::At(HERE + 1), PAGE), Err(MapError::Invalid));
+    assert_eq!(map(Placement::Anywhere, 0), Err(MapError::Invalid));
+    assert_eq!(map(Placement::At(0), PAGE), Err(MapError::TooLow));
+    assert_eq!(map(Placement::At(mm::USER_END - PAGE), 2 * PAGE), Err(MapError::Beyond));
+    assert_eq!(map(Placement::Anywhere, mm::USER_END - PAGE), Err(MapError::OutOfMemory));
+    assert_eq!(map(Placement::Anywhere, u64::MAX), Err(MapError::OutOfMemory));
+    let unmap = |address, length| program.mm.space().unmap(&program.mm, address, length);
+    assert_eq!(unmap(HERE, 0), Err(MapError::Invalid));
+    assert_eq!(unmap(HERE, u64::MAX), Err(MapError::Beyond));
+}
+
+#[test]
+fn the_break_moves_both_ways() {
+    let program = Running::start(50);
+    let brk = |wanted| program.mm.space().brk(&program.mm, wanted);
+    assert_eq!(brk(HERE), 0, "no heap yet");
+    program.mm.space().start_heap(HERE + 5);
+    let start = HERE + PAGE;
+    assert_eq!(brk(0), start);
+    assert_eq!(brk(start + 100), start + 100);
+    program.touch(start, Access::Write);
+    assert_eq!(handle_fault(&program.mm, start + PAGE, Access::Read), Err(mm::fault::FaultError::Unmapped));
+    assert_eq!(brk(start + 5 * PAGE), start + 5 * PAGE);
+    assert_eq!(brk(start - 1), start + 5 * PAGE, "below the heap");
+    program.map(start + 6 * PAGE, 1);
+    assert_eq!(brk(start + 7 * PAGE), start + 5 * PAGE, "something is in the way");
+    assert_eq!(brk(start), start);
+    assert_eq!(program.mm.space().tables().resident(), 1, "only what was in the way");
+}
+
+#[test]
+fn running_out_of_frames_loses_none() {
+    let program = Running::start(8);
+    program.map_as(HERE, 10, Attributes::anonymous(Protection::READ_WRITE));
+    let touched = (0..10).filter(|page| handle_fault(&program.mm, HERE + page * PAGE, Access::Write).is_ok());
+    assert_eq!(touched.count(), 3, "two roots and three tables leave three");
+    let attributes = Attributes { sharing: Sharing::Shared, ..Attributes::anonymous(Protection::READ_WRITE) };
+    program.unmap(HERE, 10);
+    let mapped = program.mm.space().map(&program.mm, Placement::At(HERE), 10 * PAGE, attributes);
+    assert_eq!((mapped, program.system.frames.free()), (Err(MapError::OutOfMemory), 6));
+    assert!(program.mm.space().regions().iter().next().is_none());
+}
