@@ -2,10 +2,14 @@
 
 use core::ops::Range;
 
+use mm::frame::{FrameAllocator, FrameInfo};
+use mm::{Frame, Machine};
+
 use crate::arch::boot::BootInfo;
 use crate::arch::mmu::{self, PAGE};
 use crate::heap;
 use crate::platform::{Platform, Region, Table};
+use crate::start::refuse;
 use crate::sync::IrqLock;
 
 /// The least and the most that the heap gets; a sixteenth of the RAM between them.
@@ -15,9 +19,7 @@ static FREE: IrqLock<Option<Table<Region, 96>>> = IrqLock::new(None);
 
 /// Maps all RAM, sets aside what is taken, and starts the heap.
 ///
-/// # Panics
-///
-/// If the RAM is too little or in too many pieces.
+/// A machine with too little RAM is refused.
 pub(crate) fn init(boot: &BootInfo, platform: &Platform) {
     let mut free = Table::new();
     for ram in platform.ram.iter() {
@@ -36,7 +38,8 @@ pub(crate) fn init(boot: &BootInfo, platform: &Platform) {
 
     let total: u64 = platform.ram.iter().map(|ram| ram.len).sum();
     let len = (total / 16).clamp(HEAP.start, HEAP.end) & !(PAGE - 1);
-    let heap = take(len).unwrap_or_else(|| panic!("no {len} bytes of RAM in one piece for the heap"));
+    let heap =
+        take(len).unwrap_or_else(|| refuse(format_args!("no {} MiB of RAM in one piece for the heap", len >> 20)));
     // SAFETY: `take` gives each byte away once, and RAM is mapped.
     unsafe { heap::init(mmu::phys_to_virt(heap), len as usize) };
 }
@@ -55,9 +58,22 @@ pub fn take(len: u64) -> Option<u64> {
     Some(largest.end())
 }
 
-/// Gives all that is still free to a frame allocator; from then on there is nothing to take here.
-pub fn take_all() -> Table<Region, 96> {
-    FREE.lock().take().unwrap_or_default()
+/// The allocator of all frames that are still free; from then on there is nothing to take here.
+pub fn frame_allocator<M: Machine>(ram: &[Region]) -> FrameAllocator<M> {
+    let first = ram.first().map_or(0, |ram| ram.base / PAGE);
+    let end = ram.last().map_or(0, |ram| ram.end() / PAGE);
+    let count = (end - first) as usize;
+    let bytes = (count * size_of::<FrameInfo>()).next_multiple_of(PAGE as usize);
+    let info = take(bytes as u64).unwrap_or_else(|| refuse("no RAM for the list of frames"));
+    let info = mmu::phys_to_virt(info);
+    // SAFETY: RAM of our own, which `take` gave for good; all zeroes is a valid `FrameInfo`.
+    let info = unsafe {
+        info.write_bytes(0, bytes);
+        core::slice::from_raw_parts(info.cast(), count)
+    };
+    let free = FREE.lock().take().unwrap_or_default();
+    let ranges = free.iter().map(|range| (range.base / PAGE) as usize..(range.end() / PAGE) as usize);
+    FrameAllocator::new(Frame::from_number(first as usize), info, ranges)
 }
 
 fn insert(free: &mut Table<Region, 96>, region: Region) {

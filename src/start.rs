@@ -1,12 +1,13 @@
 //! Bring-up, common to the image and to every test kernel: from boot.s to `kernel_main`.
 
 use core::arch::asm;
+use core::fmt::Display;
 
 use spin::once::Once;
 
 use crate::arch::boot::BootInfo;
 use crate::arch::{cpu, mmu};
-use crate::drivers::{gic, uart};
+use crate::drivers::{gic, power, uart};
 use crate::percpu::{self, PerCpu};
 use crate::sync::Relax;
 use crate::{cmdline, ipi, memory, platform, println, smp, sync};
@@ -26,13 +27,19 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     let boot = BOOT.call_once(|| unsafe { BootInfo::new(device_tree_pa, image_pa, entry_level) });
     uart::init_early(boot.image_pa.start);
     println!("Lazuli: entered at EL{}, image at {:#x}", boot.entry_level, boot.image_pa.start);
-    let tree = boot.device_tree.expect("no device tree: the loader must pass one in x0");
-    let platform = platform::init(tree).unwrap_or_else(|error| panic!("{error}"));
+    let Some(tree) = boot.device_tree else { refuse("the loader passed no device tree in x0") };
+    let platform = platform::init(tree).unwrap_or_else(|error| refuse(error));
     uart::init();
-    cmdline::line().check().unwrap_or_else(|error| panic!("{error}"));
+    cmdline::line().check().unwrap_or_else(|error| refuse(error));
     memory::init(boot, platform);
     percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
     on_guarded_stack(boot)
+}
+
+/// Ends a boot that cannot succeed, for a reason that whoever started it can mend. Not a panic: the kernel is well.
+pub fn refuse(why: impl Display) -> ! {
+    println!("cannot boot: {why}");
+    power::exit(1)
 }
 
 /// Leaves the boot stack, which from now on is where this CPU reports an overflow.

@@ -11,7 +11,7 @@
 
 use core::arch::asm;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::RelaxStrategy;
 use spin::mutex::{TicketMutex, TicketMutexGuard};
@@ -100,8 +100,12 @@ pub fn irqs_masked() -> bool {
     daif & DAIF_I != 0
 }
 
+/// Interrupts were on, on some CPU. Relaxed: set while there is one CPU, and starting another orders it.
+static INTERRUPTIBLE: AtomicBool = AtomicBool::new(false);
+
 /// Unmasks interrupts on this CPU: for the one place where each CPU is ready for its first.
 pub fn unmask_irqs() {
+    INTERRUPTIBLE.store(true, Ordering::Relaxed);
     // SAFETY: the vectors stand from the first instructions of a CPU on. No `nomem`, as above.
     unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
 }
@@ -111,6 +115,11 @@ pub fn unmask_irqs() {
 pub fn may_wait() -> bool {
     // Relaxed: this CPU's own count.
     !irqs_masked() && percpu::this().preempt.load(Ordering::Relaxed) == 0
+}
+
+/// True if this code may take a [`SpinLock`]: interrupts are on, or never were and there is one CPU.
+fn may_lock() -> bool {
+    !irqs_masked() || !INTERRUPTIBLE.load(Ordering::Relaxed)
 }
 
 /// Keeps the running thread on this CPU, with no other thread of this CPU in between, while it lives.
@@ -231,7 +240,7 @@ impl<T> SpinLock<T> {
     /// Turns preemption off and waits for the lock.
     #[inline]
     pub fn lock(&self) -> SpinLockGuard<'_, T> {
-        debug_assert!(!irqs_masked(), "a SpinLock is never taken with interrupts masked");
+        debug_assert!(may_lock(), "a SpinLock is never taken with interrupts masked");
         let pinned = PreemptGuard::new();
         SpinLockGuard { inner: self.0.lock(), _pinned: pinned }
     }
@@ -239,7 +248,7 @@ impl<T> SpinLock<T> {
     /// Takes the lock if nobody has it.
     #[inline]
     pub fn try_lock(&self) -> Option<SpinLockGuard<'_, T>> {
-        debug_assert!(!irqs_masked(), "a SpinLock is never taken with interrupts masked");
+        debug_assert!(may_lock(), "a SpinLock is never taken with interrupts masked");
         let pinned = PreemptGuard::new();
         Some(SpinLockGuard { inner: self.0.try_lock()?, _pinned: pinned })
     }

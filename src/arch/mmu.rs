@@ -13,11 +13,9 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
-
 use super::tlbi;
 use crate::memory;
-use crate::sync::IrqLock;
+use crate::sync::{IrqLock, SpinLock};
 
 /// Where the linear map of RAM begins.
 pub const LINEAR_BASE: u64 = 0xffff_0000_0000_0000;
@@ -100,8 +98,12 @@ static EARLY_TABLES: [Table; 24] = [const { Table::empty() }; 24];
 /// because starting a CPU orders it.
 static IMAGE_OFFSET: AtomicU64 = AtomicU64::new(0);
 
-static MAP: IrqLock<Map> =
-    IrqLock::new(Map { early_tables: 0, next_device: DEVICES.start, next_stack: STACKS.start, free_stacks: 0 });
+/// Held while the map grows. Frames for it are taken inside, so it comes before the frame allocator's lock.
+static MAP: SpinLock<Map> =
+    SpinLock::new(Map { early_tables: 0, next_device: DEVICES.start, next_stack: STACKS.start });
+
+/// The top of a stack in the pool, 0 if there is none; each holds the next one's top in its first word.
+static FREE_STACKS: IrqLock<u64> = IrqLock::new(0);
 
 /// Remembers where the image was loaded. First of all, on CPU 0.
 pub(crate) fn init(image_pa: u64) {
@@ -191,42 +193,47 @@ impl KernelStack {
 
 impl Drop for KernelStack {
     fn drop(&mut self) {
-        let mut map = MAP.lock();
+        let mut free = FREE_STACKS.lock();
         let link = (self.top - 8) as *mut u64;
         // SAFETY: the stack is mapped for good, and its last user gave it up.
-        unsafe { link.write(map.free_stacks) };
-        map.free_stacks = self.top;
+        unsafe { link.write(*free) };
+        *free = self.top;
     }
 }
 
 /// A kernel stack: one that was given back, or a new one. None if there are no frames for it.
 pub fn alloc_stack() -> Option<KernelStack> {
-    let mut map = MAP.lock();
-    let top = map.free_stacks;
-    if top != 0 {
-        // SAFETY: a stack in the pool holds the next one's top in its first word, and is nobody's.
-        map.free_stacks = unsafe { ((top - 8) as *const u64).read() };
-        return Some(KernelStack { top });
-    }
-    let bottom = map.next_stack + STACK_SIZE;
-    assert!(bottom < STACKS.end, "the window of kernel stacks is full");
-    let mut frames = [0; (STACK_SIZE / PAGE) as usize];
-    for frame in &mut frames {
-        *frame = memory::take_frame()?;
-    }
-    map.next_stack = bottom + STACK_SIZE;
-    for (frame, va) in frames.into_iter().zip((bottom..).step_by(PAGE as usize)) {
-        map.map(va, frame, PAGE, Rights::DATA);
-    }
-    drop(map);
-    tlbi::publish_kernel_entries();
-    Some(KernelStack { top: bottom + STACK_SIZE })
+    recycled_stack().or_else(new_stack)
 }
 
-/// The bits of an ASID on this CPU: 8 or 16.
-pub fn asid_bits() -> u32 {
-    // ID_AA64MMFR0_EL1.ASIDBits; boot.s set TCR_EL1.AS by the same rule.
-    if ID_AA64MMFR0_EL1.matches_all(ID_AA64MMFR0_EL1::ASIDBits::Bits_16) { 16 } else { 8 }
+fn recycled_stack() -> Option<KernelStack> {
+    let mut free = FREE_STACKS.lock();
+    let top = *free;
+    if top == 0 {
+        return None;
+    }
+    // SAFETY: a stack in the pool holds the next one's top in its first word, and is nobody's.
+    *free = unsafe { ((top - 8) as *const u64).read() };
+    Some(KernelStack { top })
+}
+
+fn new_stack() -> Option<KernelStack> {
+    let mut map = MAP.lock();
+    let bottom = map.next_stack + STACK_SIZE;
+    let top = bottom + STACK_SIZE;
+    if top > STACKS.end {
+        return None;
+    }
+    // A stack that lacks frames stays where it is, half mapped, and the next attempt completes it.
+    for va in (bottom..top).step_by(PAGE as usize) {
+        if !is_readable(va) {
+            let frame = memory::take_frame()?;
+            map.map(va, frame, PAGE, Rights::DATA);
+            tlbi::publish_kernel_entries();
+        }
+    }
+    map.next_stack = top;
+    Some(KernelStack { top })
 }
 
 /// True if `va` lies in the hole below a kernel stack.
@@ -252,13 +259,11 @@ pub fn is_readable(va: u64) -> bool {
     par & 1 == 0
 }
 
-/// What changes under the lock: which tables, stacks and device addresses are taken.
+/// What changes under the lock: which early tables, device and stack addresses are taken.
 struct Map {
     early_tables: usize,
     next_device: u64,
     next_stack: u64,
-    /// The top of a stack in the pool, 0 if there is none; each holds the next one's top in its first word.
-    free_stacks: u64,
 }
 
 impl Map {
