@@ -20,8 +20,8 @@ use mm::{CpuId, CpuSet, MAX_CPUS};
 
 use self::inbox::Inbox;
 use crate::drivers::{gic, interrupt};
-use crate::percpu;
 use crate::sync::{self, IrqGuard, PreemptGuard};
+use crate::{percpu, sched};
 
 /// Why CPUs are interrupted. What is counted, and which SGI they get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,8 +164,7 @@ pub fn init() {
     for reason in [Reason::Call, Reason::Flush] {
         interrupt::register(reason.sgi(), |_| serve());
     }
-    // The way out of every interrupt asks whether to schedule: nothing else is to do.
-    interrupt::register(Reason::Reschedule.sgi(), |_| ());
+    interrupt::register(Reason::Reschedule.sgi(), |_| sched::on_reschedule());
     interrupt::register(Reason::Stop.sgi(), |_| stop_this_cpu());
 }
 

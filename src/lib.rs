@@ -18,6 +18,7 @@ pub mod memory;
 pub mod panic;
 pub mod percpu;
 pub mod platform;
+pub mod sched;
 pub mod smp;
 pub mod start;
 pub mod sync;

@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsiz
 use spin::once::Once;
 
 use crate::arch::mmu;
-use crate::ipi;
 use crate::sync::Relax;
+use crate::{ipi, sched};
 
 /// One CPU's area. What a module keeps per CPU stands in a struct of that module.
 ///
@@ -31,6 +31,8 @@ pub struct PerCpu {
     pub need_resched: AtomicBool,
     /// What the module `ipi` keeps.
     pub ipi: ipi::Local,
+    /// What the module `sched` keeps.
+    pub sched: sched::Local,
     /// Where the stack pointer goes back to if a test caused a fault on purpose. Only this CPU touches it: relaxed.
     pub(crate) expected_fault: AtomicU64,
 }
@@ -45,6 +47,7 @@ impl PerCpu {
             preempt: AtomicU32::new(0),
             need_resched: AtomicBool::new(false),
             ipi: ipi::Local::new(),
+            sched: sched::Local::new(),
             expected_fault: AtomicU64::new(0),
         }
     }

@@ -5,14 +5,13 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use aarch64_cpu::asm;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0, Readable};
-use mm::{CpuId, MAX_CPUS};
+use mm::CpuId;
 
 use crate::arch::boot;
 use crate::drivers::{gic, power};
 pub use crate::ipi::online;
 use crate::platform::{self, Enable};
-use crate::sync::{self, IrqGuard, IrqLock};
-use crate::{ipi, percpu, println};
+use crate::{ipi, percpu, println, sched, sync};
 
 /// How long a CPU may take from its start to its first sign of life.
 const PATIENCE_SECONDS: u64 = 5;
@@ -83,42 +82,8 @@ pub fn secondary_main() -> ! {
         }
     }
     gic::init_cpu();
+    sched::join_cpu();
     ipi::go_online();
     sync::unmask_irqs();
-    idle()
-}
-
-/// What a CPU does next when it is idle: one piece of work at most.
-type Work = IrqLock<Option<fn()>>;
-
-static WORK: [Work; MAX_CPUS] = [const { IrqLock::new(None) }; MAX_CPUS];
-
-/// Makes a CPU that is idle, or when it is, run a function in task context. Waits until it has
-/// taken the one before. Only CPU 0 calls it.
-pub fn run_when_idle(cpu: CpuId, work: fn()) {
-    let slot = &WORK[cpu.index()];
-    while slot.lock().is_some() {
-        sync::relax();
-    }
-    *slot.lock() = Some(work);
-    ipi::send_reschedule(cpu);
-}
-
-/// Does what is to be done, and waits for interrupts, for ever.
-///
-/// The look and `WFI` stand with interrupts masked: one that comes after the look stays pending, and
-/// a pending interrupt wakes the CPU although it is masked. It is taken when the guard goes.
-fn idle() -> ! {
-    let cpu = percpu::cpu_id();
-    loop {
-        let irqs_masked = IrqGuard::new();
-        let work = WORK[cpu].lock().take();
-        if work.is_none() {
-            asm::wfi();
-        }
-        drop(irqs_masked);
-        if let Some(work) = work {
-            work();
-        }
-    }
+    sched::idle::run()
 }

@@ -10,7 +10,7 @@ use crate::arch::{cpu, mmu};
 use crate::drivers::{gic, power, uart};
 use crate::percpu::{self, PerCpu};
 use crate::sync::Relax;
-use crate::{cmdline, ipi, memory, platform, println, smp, sync};
+use crate::{cmdline, ipi, memory, platform, println, sched, smp, sync};
 
 unsafe extern "Rust" {
     /// What the kernel is for: the image's `main.rs`, or a test kernel's list of tests.
@@ -66,10 +66,13 @@ fn on_guarded_stack(boot: &'static BootInfo) -> ! {
 extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
     gic::init();
     ipi::init();
+    sched::init();
+    sched::join_cpu();
     ipi::go_online();
     uart::enable_input();
     sync::unmask_irqs();
     smp::start_secondaries();
+    sched::reaper::start();
     let platform = platform::get();
     let ram: u64 = platform.ram.iter().map(|ram| ram.len).sum();
     println!("{}: {} MiB, {} of {} CPUs", platform.model, ram >> 20, ipi::online().count(), percpu::count());

@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use spin::RelaxStrategy;
 use spin::mutex::{TicketMutex, TicketMutexGuard};
 
-use crate::percpu;
+use crate::{percpu, sched};
 
 /// How every loop of ours waits: `yield`, which lets an emulator or a sibling thread run. The default of `spin`
 /// is an ISB, which burns the time slice.
@@ -157,6 +157,9 @@ impl Drop for PreemptGuard {
         let held = preempt.load(Ordering::Relaxed);
         debug_assert!(held > 0, "preemption was turned on more often than off");
         preempt.store(held - 1, Ordering::Relaxed);
+        if held == 1 {
+            sched::preempt_if_due();
+        }
     }
 }
 

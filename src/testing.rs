@@ -8,13 +8,14 @@ use core::arch::naked_asm;
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
+use mm::{CpuId, CpuSet};
+
 use crate::arch::exception::TrapFrame;
 use crate::arch::fault_decode::{Fault, Kind};
 use crate::cmdline;
 use crate::drivers::power;
-use crate::percpu;
-use crate::println;
 use crate::sync::IrqLock;
+use crate::{percpu, println, sched};
 
 /// What a test may return: nothing, or a reason why it failed.
 pub trait Outcome {
@@ -64,7 +65,16 @@ static FAILED: AtomicUsize = AtomicUsize::new(0);
 static RUNNING: AtomicPtr<Test> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Runs the tests that the command line chooses, then exits with the verdict.
+///
+/// They run in a thread of CPU 0: a test may wait, and knows where it is.
 pub fn run_all(tests: &'static [Test]) -> ! {
+    let cpu_0 = CpuSet::only(CpuId(0));
+    let thread = sched::Builder::new("tests").affinity(cpu_0).spawn(move || run_each(tests));
+    thread.expect("no memory for a thread");
+    sched::idle::run()
+}
+
+fn run_each(tests: &'static [Test]) {
     let filter = cmdline::get("test").unwrap_or("");
     for test in tests.iter().filter(|test| test.name.contains(filter)) {
         RUNNING.store(core::ptr::from_ref(test).cast_mut(), Ordering::Relaxed);

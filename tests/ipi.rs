@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use lazuli::ipi::{self, Reason};
-use lazuli::{kernel_tests, percpu, smp, sync};
+use lazuli::{kernel_tests, percpu, sched, sync};
 use mm::{CpuId, CpuSet, MAX_CPUS};
 
 kernel_tests! {
@@ -100,12 +100,17 @@ fn interrupts_wake_idle_cpus() -> Result<(), String> {
 static STARTED: AtomicUsize = AtomicUsize::new(0);
 static FINISHED: AtomicUsize = AtomicUsize::new(0);
 
+/// Runs `work` in a thread of another CPU.
+fn run_on(cpu: CpuId, work: fn()) {
+    sched::Builder::new("test").affinity(CpuSet::only(cpu)).spawn(work).expect("no memory for a thread");
+}
+
 /// Runs `work` on every CPU of `crew` at the same time, in task context, and waits for all.
 fn all_at_once(crew: CpuSet, work: fn()) {
     STARTED.store(0, Ordering::Relaxed);
     FINISHED.store(0, Ordering::Relaxed);
     for cpu in crew.iter().filter(|&cpu| cpu != own_id()) {
-        smp::run_when_idle(cpu, work);
+        run_on(cpu, work);
     }
     work();
     while FINISHED.load(Ordering::Acquire) != crew.count() {
@@ -196,8 +201,8 @@ fn a_full_inbox_is_not_interrupted_again() -> Result<(), String> {
     ipi::on_each_cpu_mask(Reason::Call, &CpuSet::only(CpuId(3)), hold, 0, false);
     wait_for(&|| INSIDE.load(Ordering::Relaxed));
     let before = sent(Reason::Call);
-    smp::run_when_idle(CpuId(1), ask_cpu_3);
-    smp::run_when_idle(CpuId(2), ask_cpu_3);
+    run_on(CpuId(1), ask_cpu_3);
+    run_on(CpuId(2), ask_cpu_3);
     wait_for(&|| percpu::of(3).ipi.waiting() == 2);
     HELD.store(false, Ordering::Relaxed);
     wait_for(&|| FINISHED.load(Ordering::Acquire) == 2);

@@ -10,7 +10,7 @@ use super::fault_decode::Fault;
 use super::user_copy;
 use crate::drivers::gic;
 use crate::percpu::PerCpu;
-use crate::{panic, testing};
+use crate::{panic, sched, testing};
 
 /// The registers of interrupted code, on the kernel stack.
 #[repr(C, align(16))]
@@ -84,6 +84,7 @@ extern "C" fn el1_stack_overflow(frame: &mut TrapFrame) {
 
 extern "C" fn el1_irq(_frame: &mut TrapFrame) {
     gic::handle_irq();
+    sched::preempt();
 }
 
 extern "C" fn el1_serror(frame: &mut TrapFrame) {
@@ -100,6 +101,7 @@ extern "C" fn el0_sync(frame: &mut TrapFrame) {
 
 extern "C" fn el0_irq(_frame: &mut TrapFrame) {
     gic::handle_irq();
+    sched::preempt();
 }
 
 extern "C" fn el0_serror(frame: &mut TrapFrame) {

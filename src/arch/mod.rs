@@ -1,10 +1,13 @@
 //! The CPU: how it boots, maps memory, takes exceptions and reaches user memory.
 
 pub mod boot;
+pub mod context;
 pub mod cpu;
 pub mod exception;
 pub mod fault_decode;
+pub mod fpsimd;
 pub mod mmu;
 pub mod page;
+pub mod timer;
 pub mod tlbi;
 pub mod user_copy;

@@ -1,0 +1,285 @@
+//! The scheduler: which thread runs on which CPU, and the switch between two.
+//!
+//! Round robin within a CPU, a slice of 4 ms while others wait, no tick otherwise. The pieces: [`thread`] (what is
+//! scheduled), `runqueue` (who waits to run here), `placement` (where a woken thread goes), [`wait`] and
+//! [`wait_queue`] (how a thread blocks), `timers` (until when), [`affinity`] (where it may run), [`idle`] and [`reaper`].
+//!
+//! A thread is at every moment in exactly one place: current on a CPU, in one run queue or inbox, or blocked. Two
+//! things keep it from running on two CPUs at once. Only one waker wins the change from blocked to runnable, and only
+//! the winner puts the thread into a queue. And while a CPU still saves the thread's registers (`on_cpu`), that
+//! queue is the same CPU's own, which is not read again before the save is complete.
+//!
+//! Interrupts are masked from the decision to the end of the switch. The preemption count is 0 there: it belongs to
+//! the CPU, and what belongs to a thread must not change with the thread.
+
+pub mod affinity;
+pub mod idle;
+mod placement;
+pub mod reaper;
+mod runqueue;
+pub mod thread;
+mod timers;
+pub mod wait;
+pub mod wait_queue;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::arch::asm;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+
+pub use self::affinity::set_affinity;
+pub use self::runqueue::Local;
+pub use self::thread::{Builder, Thread};
+pub use self::wait::{Patience, Signals, WaitError, park, sleep_until};
+pub use self::wait_queue::WaitQueue;
+
+use self::runqueue::Aftercare;
+use self::thread::State;
+use crate::arch::{context, fpsimd, timer};
+use crate::drivers::{gic, interrupt};
+use crate::percpu::{self, PerCpu};
+use crate::sync::{self, IrqGuard};
+
+/// Prepares the scheduler. CPU 0, once, before any CPU joins.
+pub fn init() {
+    timer::init();
+    runqueue::init();
+    interrupt::register(timer::INTID, |_| on_timer());
+}
+
+/// Makes this CPU one that threads run on. What called it is from now on the CPU's idle thread, and ends in
+/// [`idle::run`].
+pub fn join_cpu() {
+    let _masked = IrqGuard::new();
+    let this = percpu::this();
+    timer::init_cpu();
+    gic::enable(timer::INTID);
+    fpsimd::init_cpu(&this.sched.fp);
+    let idle = Box::leak(Box::new(Builder::new("idle").adopt(this.id)));
+    // Relaxed: of interest to this CPU, and a hint to others.
+    this.sched.current.store(idle, Ordering::Relaxed);
+    this.sched.idle.store(idle, Ordering::Relaxed);
+}
+
+/// The running thread.
+///
+/// The borrow is good for as long as the caller runs; whoever needs more takes [`current_arc`].
+#[inline]
+pub fn current() -> &'static Thread {
+    let thread: *const Thread;
+    // SAFETY: reads this CPU's area. Interrupts are masked meanwhile, or the thread could move between learning its
+    // CPU and asking that for its thread, and take another thread for itself.
+    unsafe {
+        asm!(
+            "mrs {daif}, daif",
+            "msr daifset, #2",
+            "mrs {thread}, tpidr_el1",
+            "ldr {thread}, [{thread}, #{current}]",
+            "msr daif, {daif}",
+            daif = out(reg) _,
+            thread = out(reg) thread,
+            current = const offset_of!(PerCpu, sched) + offset_of!(Local, current),
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    debug_assert!(!thread.is_null(), "this CPU has not joined the scheduler");
+    // SAFETY: the running thread is alive (see `thread`).
+    unsafe { &*thread }
+}
+
+/// A counted reference to the running thread.
+///
+/// # Panics
+///
+/// In the idle thread, which is not counted.
+pub fn current_arc() -> Arc<Thread> {
+    let thread = current();
+    assert!(thread.stack_top().is_some(), "the idle thread is not counted");
+    // SAFETY: every thread with a stack was made by `Builder::build` in an Arc, and the reference it owns keeps it alive
+    // while it runs.
+    unsafe {
+        Arc::increment_strong_count(thread);
+        Arc::from_raw(thread)
+    }
+}
+
+/// Lets the other threads of this CPU run first.
+pub fn yield_now() {
+    let masked = IrqGuard::new();
+    schedule(Leave::Queue);
+    drop(masked);
+}
+
+/// Ends the running thread.
+pub fn exit() -> ! {
+    let thread = current();
+    // Release: pairs with the Acquire in `has_exited`.
+    thread.exited.store(true, Ordering::Release);
+    thread.joiners.wake_all();
+    let _masked = IrqGuard::new();
+    // Relaxed: nobody wakes a thread that is not blocked.
+    thread.state.store(State::Inactive as u32, Ordering::Relaxed);
+    percpu::this().sched.aftercare.store(Aftercare::Bury as u8, Ordering::Relaxed);
+    schedule(Leave::Nowhere);
+    unreachable!("a thread ran after its end")
+}
+
+/// On the way out of an interrupt, interrupts masked: switches if another thread should run and may.
+#[inline]
+pub fn preempt() {
+    let this = percpu::this();
+    if this.need_resched.load(Ordering::Relaxed) && this.preempt.load(Ordering::Relaxed) == 0 {
+        schedule(Leave::Queue);
+    }
+}
+
+/// When preemption is possible again: makes up for what [`preempt`] had to leave undone, unless interrupts are masked;
+/// then the next interrupt or switch does.
+#[inline]
+pub fn preempt_if_due() {
+    if percpu::this().need_resched.load(Ordering::Relaxed) && !sync::irqs_masked() {
+        let masked = IrqGuard::new();
+        preempt();
+        drop(masked);
+    }
+}
+
+/// Another CPU has sent a thread here, or wants this one to look whom it runs. Interrupts are masked.
+pub fn on_reschedule() {
+    let this = percpu::this();
+    this.sched.on_interrupt(this);
+}
+
+/// The running thread used an FP register without access: gives it its own.
+pub fn on_fp_trap() {
+    let _masked = IrqGuard::new();
+    let this = percpu::this();
+    // SAFETY: interrupts are masked, and these are this CPU's and its thread's.
+    unsafe { fpsimd::on_trap(&this.sched.fp, this.id, &current().fp) };
+}
+
+/// The running thread's FP registers: for fork and for a signal frame.
+pub fn fp_registers() -> fpsimd::Registers {
+    let _masked = IrqGuard::new();
+    // SAFETY: as in `on_fp_trap`.
+    unsafe { fpsimd::registers(&percpu::this().sched.fp, &current().fp) }
+}
+
+/// Replaces the running thread's FP registers: for exec and for the return from a signal handler.
+pub fn set_fp_registers(registers: &fpsimd::Registers) {
+    let _masked = IrqGuard::new();
+    // SAFETY: as in `on_fp_trap`.
+    unsafe { fpsimd::replace(&percpu::this().sched.fp, &current().fp, registers) }
+}
+
+fn on_timer() {
+    let this = percpu::this();
+    this.sched.on_timer(this);
+}
+
+/// Takes the running thread, which has announced that it blocks, off its CPU. Interrupts are masked.
+fn give_up_cpu() {
+    schedule(Leave::Nowhere);
+}
+
+/// Makes the running thread leave a CPU that its affinity no longer allows.
+fn reschedule_if_forbidden() {
+    let masked = IrqGuard::new();
+    while !current().affinity.allows(percpu::cpu_id()) {
+        schedule(Leave::Queue);
+    }
+    drop(masked);
+}
+
+/// Where a thread goes that leaves its CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leave {
+    /// To the end of the CPU's run queue.
+    Queue,
+    /// Nowhere: whoever wakes it puts it into a queue, or it never runs again.
+    Nowhere,
+}
+
+/// Runs the next thread on this CPU. Returns when the thread that called it runs again, perhaps on another CPU.
+fn schedule(leave: Leave) {
+    let this = percpu::this();
+    debug_assert!(sync::irqs_masked() && this.preempt.load(Ordering::Relaxed) == 0);
+    this.need_resched.store(false, Ordering::Relaxed);
+    let local = &this.sched;
+    // SAFETY: this CPU's, interrupts masked; the running thread is alive.
+    let previous = unsafe { &*local.current.load(Ordering::Relaxed) };
+    if leave == Leave::Queue && !local.is_idling() {
+        local.push(previous);
+    }
+    let next = local.pick(this.id, previous);
+    if !core::ptr::eq(next, previous) {
+        switch(this, previous, next);
+    }
+}
+
+/// The switch from one thread to another. Interrupts are masked; `next` is in no queue any more.
+fn switch(this: &PerCpu, previous: &Thread, next: &Thread) {
+    let local = &this.sched;
+    debug_assert!(!next.on_cpu.load(Ordering::Relaxed), "{next:?} would run on two CPUs");
+    // Relaxed: a waker needs it after `next` has blocked, which publishes it.
+    next.on_cpu.store(true, Ordering::Relaxed);
+    local.current.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
+    local.start_slice();
+    switch_user_registers(this, previous, next);
+    // SAFETY: interrupts are masked, `previous` is what runs, and no CPU runs `next`, whose stack lives because `next`
+    // does.
+    let left = unsafe { context::switch(&previous.context, &next.context, core::ptr::from_ref(previous).cast()) };
+    // SAFETY: the message is the thread that was left, which lives at least until `finish_switch` lets go of it.
+    finish_switch(unsafe { &*left.cast() });
+}
+
+/// What EL0 keeps in registers that the kernel does not use.
+#[inline]
+fn switch_user_registers(this: &PerCpu, previous: &Thread, next: &Thread) {
+    // SAFETY: interrupts are masked, this CPU ran `previous`, and nobody runs `next`.
+    unsafe { fpsimd::switch(&this.sched.fp, this.id, &previous.fp, &next.fp) };
+    let tls: u64;
+    // SAFETY: the kernel does not use this register.
+    unsafe {
+        asm!(
+            "mrs {old}, tpidr_el0",
+            "msr tpidr_el0, {new}",
+            old = out(reg) tls,
+            new = in(reg) next.tls.load(Ordering::Relaxed),
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    previous.tls.store(tls, Ordering::Relaxed);
+}
+
+/// The rest of the switch, on the stack of the next thread: lets go of the one that was left.
+#[inline]
+fn finish_switch(left: &Thread) {
+    let local = &percpu::this().sched;
+    let bury = Aftercare::Bury as u8;
+    let aftercare = local.aftercare.load(Ordering::Relaxed);
+    if aftercare == bury {
+        local.aftercare.store(Aftercare::Nothing as u8, Ordering::Relaxed);
+        return reaper::bury(left);
+    }
+    // Release: pairs with the Acquire in `place`; whoever runs it next sees what it saved. Nobody but its next waker
+    // touches it from here on.
+    left.on_cpu.store(false, Ordering::Release);
+    if aftercare != Aftercare::Nothing as u8 {
+        local.aftercare.store(Aftercare::Nothing as u8, Ordering::Relaxed);
+        placement::place(left);
+    }
+}
+
+/// Where a new thread begins: switched to for the first time, with interrupts masked.
+extern "C" fn start_thread(left: *const ()) -> ! {
+    // SAFETY: as in `switch`.
+    finish_switch(unsafe { &*left.cast() });
+    sync::unmask_irqs();
+    // SAFETY: the entry belongs to the thread itself, which takes it once.
+    if let Some(entry) = unsafe { (*current().entry.get()).take() } {
+        entry();
+    }
+    exit()
+}

@@ -1,0 +1,86 @@
+//! Which run queue a thread goes to.
+
+use core::sync::atomic::{Ordering, fence};
+
+use mm::CpuId;
+
+use super::thread::Thread;
+use crate::sync::IrqGuard;
+use crate::{ipi, percpu};
+
+/// How many CPUs a waker looks at for an idle one. More would cost more than the wait they save; what is left
+/// unbalanced, the next tick of the busy CPU spreads.
+const PROBES: usize = 8;
+
+/// Puts a runnable thread into a run queue. The caller owns its place.
+///
+/// A thread whose registers are still being saved may run nowhere else yet. Nobody waits for that: it goes to the
+/// queue of the CPU that saves them, which picks it up after the save at the earliest, because it does both.
+pub(super) fn place(thread: &Thread) {
+    let _masked = IrqGuard::new();
+    // Acquire: pairs with the Release in `finish_switch`; what the thread saved is visible to the CPU it goes to.
+    if thread.on_cpu.load(Ordering::Acquire) {
+        return enqueue(thread, thread.last_cpu());
+    }
+    let mut cpu = choose_cpu(thread);
+    while cpu != thread.last_cpu() {
+        thread.cpu.store(cpu, Ordering::Relaxed);
+        // Pairs with the fence in `set_affinity`: it sees the new CPU, or we see the new set.
+        fence(Ordering::SeqCst);
+        if !thread.affinity.allows(cpu) {
+            cpu = choose_cpu(thread);
+        }
+    }
+    enqueue(thread, cpu);
+}
+
+/// Puts a thread into the queue of this CPU or into the inbox of another one. Interrupts are masked.
+fn enqueue(thread: &Thread, cpu: usize) {
+    let this = percpu::this();
+    if cpu != this.id {
+        if percpu::of(cpu).sched.post(thread) {
+            ipi::send_reschedule(CpuId(cpu as u16));
+        }
+        return;
+    }
+    this.sched.push(thread);
+    if this.sched.is_idling() {
+        this.need_resched.store(true, Ordering::Relaxed);
+    } else {
+        this.sched.request_tick();
+    }
+}
+
+/// The best CPU for a thread that is about to wait in a run queue: its last one if that is idle, for its caches and
+/// because a lazy TLB makes the way back free; else an idle one; else the last one all the same.
+fn choose_cpu(thread: &Thread) -> usize {
+    let last = thread.last_cpu();
+    let last_allowed = thread.affinity.allows(last);
+    if last_allowed && percpu::of(last).sched.is_idle() {
+        return last;
+    }
+    match idle_cpu_near(last, thread) {
+        Some(cpu) => cpu,
+        None if last_allowed => last,
+        None => first_allowed(thread),
+    }
+}
+
+/// An idle CPU for the thread, among the next few after `cpu`.
+pub(super) fn idle_cpu_near(cpu: usize, thread: &Thread) -> Option<usize> {
+    let count = percpu::count();
+    let mut candidate = cpu;
+    for _ in 0..PROBES.min(count - 1) {
+        candidate = if candidate + 1 == count { 0 } else { candidate + 1 };
+        if thread.affinity.allows(candidate) && percpu::of(candidate).sched.is_idle() {
+            return Some(candidate);
+        }
+    }
+    None
+}
+
+fn first_allowed(thread: &Thread) -> usize {
+    let allowed = thread.affinity.get().intersection(&ipi::online());
+    // `set_affinity` and `Builder` refuse sets without an online CPU.
+    allowed.iter().next().map_or(0, CpuId::index)
+}
