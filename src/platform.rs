@@ -1,6 +1,7 @@
 //! What machine this is: read once from the device tree, then asked everywhere.
 
 mod error;
+mod memory;
 mod parse;
 mod table;
 mod tree;
@@ -102,10 +103,10 @@ pub struct Platform<'t> {
     /// The name the board gives itself.
     pub model: &'t str,
     /// RAM in whole pages, lowest first, disjoint, without what the tree forbids to map.
-    pub ram: Table<Region, 32>,
+    pub ram: Table<Region, 16>,
     /// RAM in whole pages that holds something: the tree's reservations and the initrd. The tree
     /// itself and the kernel image are known to the boot code and not listed.
-    pub reserved: Table<Region, 64>,
+    pub reserved: Table<Region, 32>,
     /// The initial file system.
     pub initrd: Option<Region>,
     /// The interrupt controller.

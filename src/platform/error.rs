@@ -32,6 +32,12 @@ pub enum Error {
     },
 }
 
+impl Error {
+    pub(super) const fn bad(node: &'static str, property: &'static str) -> Self {
+        Self::BadProperty { node, property }
+    }
+}
+
 impl From<FdtParseError> for Error {
     fn from(error: FdtParseError) -> Self {
         Self::Malformed(error)

@@ -4,33 +4,28 @@ use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, ToCellInt};
 use mm::MAX_CPUS;
 
+use super::memory::push;
 use super::tree::{self, Place};
-use super::{Conduit, Cpu, Enable, Error, Gic, MPIDR_AFFINITY, Platform, Region, Table, Uart};
-
-const PAGE: u64 = 4096;
+use super::{Conduit, Cpu, Enable, Error, Gic, MPIDR_AFFINITY, Platform, Region, Table, Uart, memory};
 
 impl<'t> Platform<'t> {
     /// Reads a whole tree.
     pub fn parse(tree: Fdt<'t>) -> Result<Self, Error> {
         let psci = psci(tree)?;
         let (gic, interrupt_cells) = gic(tree)?;
-        let initrd = initrd(tree)?;
-        let (ram, mut reserved) = memory(tree)?;
-        if let Some(initrd) = initrd {
-            push(&mut reserved, outward(initrd), "reserved regions")?;
-        }
         let mut platform = Self {
             tree,
             model: tree.root().model().ok().flatten().unwrap_or("an unnamed board"),
-            ram,
-            reserved,
-            initrd,
+            ram: Table::new(),
+            reserved: Table::new(),
+            initrd: initrd(tree)?,
             gic,
             uart: uart(tree, interrupt_cells),
             timer_interrupt: timer_interrupt(tree, interrupt_cells)?,
             psci,
             cpu_count: 0,
         };
+        memory::read(tree, &mut platform)?;
         for node in cpu_nodes(tree) {
             cpu(&node, psci)?;
             platform.cpu_count += 1;
@@ -55,99 +50,6 @@ pub(super) fn bootargs(tree: Fdt<'_>) -> Option<&str> {
     tree::string(&tree.find_node("/chosen")?, "bootargs")
 }
 
-fn bad(node: &'static str, property: &'static str) -> Error {
-    Error::BadProperty { node, property }
-}
-
-fn push<const N: usize>(table: &mut Table<Region, N>, region: Region, what: &'static str) -> Result<(), Error> {
-    if region.len == 0 {
-        return Ok(());
-    }
-    table.push(region).map_err(|_| Error::TooMany { what, most: N })
-}
-
-/// The whole pages inside a region.
-fn inward(region: Region) -> Region {
-    let base = region.base.next_multiple_of(PAGE);
-    let end = region.end() / PAGE * PAGE;
-    Region { base, len: end.saturating_sub(base) }
-}
-
-/// The whole pages that a region touches.
-fn outward(region: Region) -> Region {
-    let base = region.base / PAGE * PAGE;
-    Region { base, len: region.end().next_multiple_of(PAGE) - base }
-}
-
-/// RAM and what of it is taken.
-fn memory(tree: Fdt<'_>) -> Result<(Table<Region, 32>, Table<Region, 64>), Error> {
-    let mut ram = ram(tree)?;
-    let mut reserved = Table::new();
-    for entry in tree.memory_reservations() {
-        let region = Region::new(entry.address(), entry.size());
-        let region = region.ok_or(bad("the reservation block", "address and size"))?;
-        push(&mut reserved, outward(region), "reserved regions")?;
-    }
-    let parent = tree.find_node("/reserved-memory");
-    for node in parent.into_iter().flat_map(|parent| parent.children()).filter(tree::is_enabled) {
-        let no_map = node.property("no-map").is_some();
-        for region in regions(&node, "/reserved-memory")? {
-            if no_map {
-                // A Normal mapping would let the CPU read it speculatively, which firmware that
-                // protects it may answer with an SError.
-                ram = without(&ram, outward(region?))?;
-            } else {
-                push(&mut reserved, outward(region?), "reserved regions")?;
-            }
-        }
-    }
-    Ok((ram, reserved))
-}
-
-fn ram(tree: Fdt<'_>) -> Result<Table<Region, 32>, Error> {
-    let mut ram = Table::<Region, 32>::new();
-    let is_memory = |node: &FdtNode<'_>| tree::string(node, "device_type") == Some("memory");
-    for node in tree.root().children().filter(is_memory).filter(tree::is_enabled) {
-        for region in regions(&node, "/memory")? {
-            push(&mut ram, inward(region?), "memory regions")?;
-        }
-    }
-    ram.sort_unstable();
-    if let Some(pair) = ram.windows(2).find(|pair| pair[0].end() > pair[1].base) {
-        return Err(Error::OverlappingMemory { base: pair[1].base });
-    }
-    if ram.is_empty() {
-        return Err(Error::Missing("a /memory node with a size"));
-    }
-    Ok(ram)
-}
-
-/// The regions of `reg`, for a node whose addresses are the CPU's; none if there is no `reg`.
-fn regions<'t>(
-    node: &FdtNode<'t>,
-    role: &'static str,
-) -> Result<impl Iterator<Item = Result<Region, Error>> + use<'t>, Error> {
-    let reg = node.reg().map_err(|_| bad(role, "reg"))?;
-    Ok(reg.into_iter().flatten().map(move |reg| {
-        let region = reg.address().ok().zip(reg.size().ok());
-        region.and_then(|(base, len)| Region::new(base, len)).ok_or(bad(role, "reg"))
-    }))
-}
-
-/// `ram` without `hole`.
-fn without(ram: &Table<Region, 32>, hole: Region) -> Result<Table<Region, 32>, Error> {
-    let mut rest = Table::new();
-    for region in ram.iter() {
-        let below_end = region.end().min(hole.base.max(region.base));
-        let above_base = region.base.max(hole.end().min(region.end()));
-        let below = Region { base: region.base, len: below_end - region.base };
-        let above = Region { base: above_base, len: region.end() - above_base };
-        push(&mut rest, below, "memory regions")?;
-        push(&mut rest, above, "memory regions")?;
-    }
-    Ok(rest)
-}
-
 /// `linux,initrd-start` and `linux,initrd-end`: one or two cells each, the end exclusive.
 fn initrd(tree: Fdt<'_>) -> Result<Option<Region>, Error> {
     let Some(chosen) = tree.find_node("/chosen") else { return Ok(None) };
@@ -155,11 +57,11 @@ fn initrd(tree: Fdt<'_>) -> Result<Option<Region>, Error> {
         return Ok(None);
     }
     let start = tree::number(&chosen, "linux,initrd-start");
-    let start = start.ok_or(bad("/chosen", "linux,initrd-start"))?;
+    let start = start.ok_or(Error::bad("/chosen", "linux,initrd-start"))?;
     let end = tree::number(&chosen, "linux,initrd-end");
     let len = end.and_then(|end| end.checked_sub(start));
     let region = len.and_then(|len| Region::new(start, len));
-    region.map(Some).ok_or(bad("/chosen", "linux,initrd-end"))
+    region.map(Some).ok_or(Error::bad("/chosen", "linux,initrd-end"))
 }
 
 /// The conduit of PSCI 0.2 or later, whose function numbers are fixed.
@@ -170,7 +72,7 @@ fn psci(tree: Fdt<'_>) -> Result<Option<Conduit>, Error> {
     node.map(|node| match tree::string(&node, "method") {
         Some("hvc") => Ok(Conduit::Hvc),
         Some("smc") => Ok(Conduit::Smc),
-        _ => Err(bad("/psci", "method")),
+        _ => Err(Error::bad("/psci", "method")),
     })
     .transpose()
 }
@@ -186,14 +88,14 @@ fn cpu_nodes(tree: Fdt<'_>) -> impl Iterator<Item = FdtNode<'_>> {
 fn cpu(node: &FdtNode<'_>, psci: Option<Conduit>) -> Result<Cpu, Error> {
     const ROLE: &str = "/cpus/cpu@N";
     let reg = node.reg().ok().flatten().and_then(|mut reg| reg.next());
-    let mpidr = reg.and_then(|reg| reg.address.to_int::<u64>().ok()).ok_or(bad(ROLE, "reg"))?;
+    let mpidr = reg.and_then(|reg| reg.address.to_int::<u64>().ok()).ok_or(Error::bad(ROLE, "reg"))?;
     let enable = match tree::string(node, "enable-method") {
         None => Enable::None,
         Some("psci") => Enable::Psci(psci.ok_or(Error::Missing("a /psci node for the CPUs"))?),
-        Some("spin-table") => {
-            Enable::SpinTable { release: tree::number(node, "cpu-release-addr").ok_or(bad(ROLE, "cpu-release-addr"))? }
-        }
-        Some(_) => return Err(bad(ROLE, "enable-method")),
+        Some("spin-table") => Enable::SpinTable {
+            release: tree::number(node, "cpu-release-addr").ok_or(Error::bad(ROLE, "cpu-release-addr"))?,
+        },
+        Some(_) => return Err(Error::bad(ROLE, "enable-method")),
     };
     Ok(Cpu { mpidr: mpidr & MPIDR_AFFINITY, enable })
 }
@@ -208,14 +110,19 @@ fn gic(tree: Fdt<'_>) -> Result<(Gic, usize), Error> {
         } else {
             return None;
         };
-        let cells = tree::number(&place.node, "#interrupt-cells").unwrap_or(3);
-        Some(gic.map(|gic| (gic, cells as usize)))
+        Some(gic.and_then(|gic| Ok((gic, interrupt_cells(place)?))))
     })
     .ok_or(Error::Missing("an interrupt controller (arm,gic-v3, arm,gic-400 or arm,cortex-a15-gic)"))?
 }
 
+/// Type, number and flags; GICv3 may add a fourth cell and reserves room for more.
+fn interrupt_cells(place: &Place<'_, '_>) -> Result<usize, Error> {
+    let cells = tree::number(&place.node, "#interrupt-cells").filter(|cells| (3..=8).contains(cells));
+    cells.map(|cells| cells as usize).ok_or(Error::bad("the interrupt controller", "#interrupt-cells"))
+}
+
 fn gic_v3(place: &Place<'_, '_>) -> Result<Gic, Error> {
-    let region = |index| place.region(index).ok_or(bad("the interrupt controller", "reg"));
+    let region = |index| place.region(index).ok_or(Error::bad("the interrupt controller", "reg"));
     let mut redistributors = Table::new();
     let count = tree::number(&place.node, "#redistributor-regions").unwrap_or(1);
     for index in 0..count as usize {
@@ -225,7 +132,7 @@ fn gic_v3(place: &Place<'_, '_>) -> Result<Gic, Error> {
 }
 
 fn gic_v2(place: &Place<'_, '_>) -> Result<Gic, Error> {
-    let region = |index| place.region(index).ok_or(bad("the interrupt controller", "reg"));
+    let region = |index| place.region(index).ok_or(Error::bad("the interrupt controller", "reg"));
     Ok(Gic::V2 { distributor: region(0)?, cpu_interface: region(1)? })
 }
 
@@ -253,7 +160,7 @@ fn stdout_path(tree: Fdt<'_>) -> Option<&str> {
 fn timer_interrupt(tree: Fdt<'_>, interrupt_cells: usize) -> Result<u32, Error> {
     tree::search(tree, &mut |place| {
         let is_timer = tree::is_any_of(&place.node, &["arm,armv8-timer", "arm,armv7-timer"]);
-        is_timer.then(|| place.interrupt(2, interrupt_cells).ok_or(bad("the timer", "interrupts")))
+        is_timer.then(|| place.interrupt(2, interrupt_cells).ok_or(Error::bad("the timer", "interrupts")))
     })
     .ok_or(Error::Missing("a timer (arm,armv8-timer)"))?
 }
