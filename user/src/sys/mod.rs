@@ -5,7 +5,7 @@ pub mod futex;
 pub mod memory;
 pub mod process;
 
-use std::io;
+use std::{arch::asm, io};
 
 /// Turns the `-1 and errno` of a C library call into a `Result`.
 pub fn check(value: i64) -> io::Result<i64> {
@@ -22,4 +22,19 @@ pub fn null_call() -> i64 {
 pub fn sched_yield() {
     // SAFETY: sched_yield takes no arguments and cannot fail.
     unsafe { libc::syscall(libc::SYS_sched_yield) };
+}
+
+/// A system call by its number, with the kernel's own answer: a value, or minus an errno.
+///
+/// # Safety
+///
+/// What the call does to the memory of this process must be something that the caller may do.
+pub unsafe fn raw(number: i64, arguments: [u64; 6]) -> i64 {
+    let [mut x0, x1, x2, x3, x4, x5] = arguments;
+    // SAFETY: the Linux ABI: number in x8, arguments in x0 to x5, the answer in x0, all else is kept.
+    unsafe {
+        asm!("svc 0", in("x8") number, inlateout("x0") x0, in("x1") x1, in("x2") x2, in("x3") x3, in("x4") x4,
+            in("x5") x5, options(nostack));
+    }
+    x0 as i64
 }
