@@ -42,6 +42,7 @@ primary_upper_half:
     ldr     x8, =exception_vectors
     msr     vbar_el1, x8
     isb
+    msr     daifclr, #4                 // an SError is reported, not kept
     mov     x0, x20
     mov     x1, x21
     mov     x2, x22
@@ -63,6 +64,7 @@ secondary_upper_half:
     ldr     x8, =exception_vectors
     msr     vbar_el1, x8
     isb
+    msr     daifclr, #4                 // an SError is reported, not kept
     mrs     x1, mpidr_el1
     ldr     x2, ={affinity_mask}
     and     x1, x1, x2
