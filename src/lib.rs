@@ -23,3 +23,4 @@ pub mod smp;
 pub mod start;
 pub mod sync;
 pub mod testing;
+pub mod watchdog;

@@ -113,8 +113,10 @@ pub struct Platform<'t> {
     pub gic: Gic,
     /// The console: the port of `stdout-path`, else the first PL011.
     pub uart: Option<Uart>,
-    /// The INTID of the EL1 virtual timer.
+    /// The INTID of the EL1 virtual timer, for the scheduler.
     pub timer_interrupt: u32,
+    /// The INTID of the EL1 physical timer, for the watchdog.
+    pub watchdog_interrupt: u32,
     /// How to call PSCI, if there is one.
     pub psci: Option<Conduit>,
     /// How many CPUs [`Platform::cpus`] yields.

@@ -11,7 +11,7 @@ use crate::arch::boot;
 use crate::drivers::{gic, power};
 pub use crate::ipi::online;
 use crate::platform::{self, Enable};
-use crate::{ipi, percpu, println, sched, sync};
+use crate::{ipi, percpu, println, sched, sync, watchdog};
 
 /// How long a CPU may take from its start to its first sign of life.
 const PATIENCE_SECONDS: u64 = 5;
@@ -83,6 +83,7 @@ pub fn secondary_main() -> ! {
     }
     gic::init_cpu();
     sched::join_cpu();
+    watchdog::init_cpu();
     ipi::go_online();
     sync::unmask_irqs();
     sched::idle::run()

@@ -10,7 +10,7 @@ use crate::arch::{cpu, mmu};
 use crate::drivers::{gic, power, uart};
 use crate::percpu::{self, PerCpu};
 use crate::sync::Relax;
-use crate::{cmdline, ipi, memory, platform, println, sched, smp, sync};
+use crate::{cmdline, ipi, memory, platform, println, sched, smp, sync, watchdog};
 
 unsafe extern "Rust" {
     /// What the kernel is for: the image's `main.rs`, or a test kernel's list of tests.
@@ -68,6 +68,8 @@ extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
     ipi::init();
     sched::init();
     sched::join_cpu();
+    watchdog::init();
+    watchdog::init_cpu();
     ipi::go_online();
     uart::enable_input();
     sync::unmask_irqs();

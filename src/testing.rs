@@ -15,7 +15,7 @@ use crate::arch::fault_decode::{Fault, Kind};
 use crate::cmdline;
 use crate::drivers::power;
 use crate::sync::IrqLock;
-use crate::{percpu, println, sched};
+use crate::{percpu, println, sched, watchdog};
 
 /// What a test may return: nothing, or a reason why it failed.
 pub trait Outcome {
@@ -77,6 +77,7 @@ pub fn run_all(tests: &'static [Test]) -> ! {
 fn run_each(tests: &'static [Test]) {
     let filter = cmdline::get("test").unwrap_or("");
     for test in tests.iter().filter(|test| test.name.contains(filter)) {
+        watchdog::restart();
         RUNNING.store(core::ptr::from_ref(test).cast_mut(), Ordering::Relaxed);
         match (test.run)() {
             None => {

@@ -50,7 +50,7 @@ fn this_machine_is_understood() -> Result<(), String> {
         platform.uart.map(|uart| (uart.registers.base, uart.interrupt)),
         Some((0x900_0000, Some(33))),
     )?;
-    expect("timer", platform.timer_interrupt, 27)?;
+    expect("timers", (platform.timer_interrupt, platform.watchdog_interrupt), (27, 30))?;
     let distributor = match &platform.gic {
         Gic::V2 { distributor, cpu_interface } => {
             expect("CPU interface", cpu_interface.base, 0x801_0000)?;
@@ -155,7 +155,7 @@ fn addresses_of_one_cell_are_understood() -> Result<(), String> {
         .node("memory@8000", |memory| memory.text("device_type", "memory").numbers("reg", &[0x8800, 0x9000]))
         .node("cpus", |cpus| cpus.cells(1, 0).node("cpu@0", |cpu| cpu.numbers("reg", &[0])))
         .node("timer", |timer| {
-            timer.text("compatible", "arm,armv8-timer").numbers("interrupts", &[0, 0, 0, 0, 0, 0, 0, 0, 1, 11, 8, 0])
+            timer.text("compatible", "arm,armv8-timer").numbers("interrupts", &[0, 0, 0, 0, 1, 14, 8, 0, 1, 11, 8, 0])
         })
         .node("gic@0", |gic| {
             gic.text("compatible", "arm,gic-v3")

@@ -4,4 +4,3 @@ pub mod gic;
 pub mod interrupt;
 pub mod power;
 pub mod uart;
-pub mod watchdog;

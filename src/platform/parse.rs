@@ -21,7 +21,8 @@ impl<'t> Platform<'t> {
             initrd: initrd(tree)?,
             gic,
             uart: uart(tree, interrupt_cells),
-            timer_interrupt: timer_interrupt(tree, interrupt_cells)?,
+            timer_interrupt: timer_interrupt(tree, 2, interrupt_cells)?,
+            watchdog_interrupt: timer_interrupt(tree, 1, interrupt_cells)?,
             psci,
             cpu_count: 0,
         };
@@ -156,11 +157,12 @@ fn stdout_path(tree: Fdt<'_>) -> Option<&str> {
     tree::string(&tree.find_node("/aliases")?, name)
 }
 
-/// The third interrupt of the timer node: secure, non-secure, virtual, hypervisor.
-fn timer_interrupt(tree: Fdt<'_>, interrupt_cells: usize) -> Result<u32, Error> {
+/// An interrupt of the timer node, in its order: secure and other physical, virtual, hypervisor.
+fn timer_interrupt(tree: Fdt<'_>, index: usize, interrupt_cells: usize) -> Result<u32, Error> {
     tree::search(tree, &mut |place| {
         let is_timer = tree::is_any_of(&place.node, &["arm,armv8-timer", "arm,armv7-timer"]);
-        is_timer.then(|| place.interrupt(2, interrupt_cells).ok_or(Error::bad("the timer", "interrupts")))
+        let interrupt = || place.interrupt(index, interrupt_cells);
+        is_timer.then(|| interrupt().ok_or(Error::bad("the timer", "interrupts")))
     })
     .ok_or(Error::Missing("a timer (arm,armv8-timer)"))?
 }

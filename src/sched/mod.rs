@@ -192,6 +192,13 @@ fn reschedule_if_forbidden() {
     drop(masked);
 }
 
+/// The name of the thread that runs on a CPU: this one, or one that has stopped.
+pub(crate) fn name_on(cpu: usize) -> &'static str {
+    // SAFETY: null, or the current thread of a CPU that runs no other from now on.
+    let current = unsafe { percpu::of(cpu).sched.current.load(Ordering::Relaxed).as_ref() };
+    current.map_or("nothing", |thread| thread.name())
+}
+
 /// Where a thread goes that leaves its CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Leave {
