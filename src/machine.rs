@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use mm::frame::FrameAllocator;
 use mm::pte::Table;
 use mm::{Complaint, Config, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr};
-use spin::Once;
+use spin::once::Once;
 
 use crate::arch::{cpu, mmu, page, timer, tlbi};
 use crate::ipi::{self, Reason};
@@ -32,6 +32,13 @@ pub fn init(config: Config, frames: FrameAllocator<Kernel>) -> Result<(), mm::Co
         percpu::of(state.id.index()).mm.store(ptr::from_ref(state).cast_mut(), Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Loads `init_mm` on this CPU, which is starting: ends the identity map that turned its MMU on.
+pub fn leave_identity_map() {
+    let root = Kernel::system().init_mm().root();
+    // SAFETY: `init_mm` maps nothing and is never freed, and Rust code runs in the upper half.
+    unsafe { tlbi::leave_identity_map(root.address().0) };
 }
 
 /// The per-CPU pointer to the mm layer's part.
@@ -104,26 +111,26 @@ impl Machine for Kernel {
     fn table(frame: Frame) -> &'static Table {
         // SAFETY: the allocator hands out frames of RAM only, all of it is mapped for ever in the
         // linear map, and a table is 512 atomics, for which every bit pattern is valid.
-        unsafe { &*ptr::with_exposed_provenance(mmu::phys_to_virt(frame.address().0) as usize) }
+        unsafe { &*(mapped(frame) as *const Table) }
     }
 
     fn zero_frame(frame: Frame) {
         // SAFETY: the allocator gave the frame to the caller alone, and RAM is mapped.
-        unsafe { page::zero(mmu::phys_to_virt(frame.address().0)) }
+        unsafe { page::zero(mapped(frame)) }
     }
 
     fn copy_frame(from: Frame, to: Frame) {
         // SAFETY: the caller holds `from`, and the allocator gave `to` to it alone.
-        unsafe { page::copy(mmu::phys_to_virt(from.address().0), mmu::phys_to_virt(to.address().0)) }
+        unsafe { page::copy(mapped(from), mapped(to)) }
     }
 
     fn fill_frame(frame: Frame, source: &[u8]) {
         // SAFETY: as for `zero_frame`.
-        unsafe { page::fill(mmu::phys_to_virt(frame.address().0), source) }
+        unsafe { page::fill(mapped(frame), source) }
     }
 
     fn sync_instructions(frame: Frame) {
-        tlbi::sync_instructions(mmu::phys_to_virt(frame.address().0));
+        tlbi::sync_instructions(mapped(frame));
     }
 
     fn wake_reaper() {
@@ -148,6 +155,11 @@ impl Machine for Kernel {
     fn point(point: Point) {
         crate::fault_points::hit(point);
     }
+}
+
+/// Where the linear map has a frame.
+fn mapped(frame: Frame) -> u64 {
+    mmu::phys_to_virt(frame.address().0) as u64
 }
 
 /// Runs the closure that `on_cpus` sent, on a target, interrupts masked.

@@ -4,13 +4,14 @@ use core::ops::Range;
 
 use mm::frame::{FrameAllocator, FrameInfo};
 use mm::{Frame, Machine};
+use spin::once::Once;
 
 use crate::arch::boot::BootInfo;
 use crate::arch::mmu::{self, PAGE};
 use crate::heap;
 use crate::platform::{Platform, Region, Table};
 use crate::start::refuse;
-use crate::sync::IrqLock;
+use crate::sync::{IrqLock, Relax};
 
 /// The least and the most that the heap gets; a sixteenth of the RAM between them.
 const HEAP: Range<u64> = 4 << 20..64 << 20;
@@ -44,9 +45,15 @@ pub(crate) fn init(boot: &BootInfo, platform: &Platform) {
     unsafe { heap::init(mmu::phys_to_virt(heap), len as usize) };
 }
 
+/// Who gives frames once the mm layer has them.
+static SOURCE: Once<fn() -> Option<Frame>, Relax> = Once::new();
+
 /// Takes one frame for good.
 pub fn take_frame() -> Option<u64> {
-    take(PAGE)
+    match SOURCE.get() {
+        Some(alloc) => alloc().map(|frame| frame.address().0),
+        None => take(PAGE),
+    }
 }
 
 /// Takes `len` bytes, whole pages in one piece, for good: from the end of the largest free range.
@@ -58,7 +65,7 @@ pub fn take(len: u64) -> Option<u64> {
     Some(largest.end())
 }
 
-/// The allocator of all frames that are still free; from then on there is nothing to take here.
+/// The allocator of all frames that are still free; from then on [`take_frame`] asks the system that has it.
 pub fn frame_allocator<M: Machine>(ram: &[Region]) -> FrameAllocator<M> {
     let first = ram.first().map_or(0, |ram| ram.base / PAGE);
     let end = ram.last().map_or(0, |ram| ram.end() / PAGE);
@@ -72,6 +79,7 @@ pub fn frame_allocator<M: Machine>(ram: &[Region]) -> FrameAllocator<M> {
         core::slice::from_raw_parts(info.cast(), count)
     };
     let free = FREE.lock().take().unwrap_or_default();
+    SOURCE.call_once(|| || M::system().frames.alloc());
     let ranges = free.iter().map(|range| (range.base / PAGE) as usize..(range.end() / PAGE) as usize);
     FrameAllocator::new(Frame::from_number(first as usize), info, ranges)
 }

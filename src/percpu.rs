@@ -10,7 +10,7 @@ use spin::once::Once;
 
 use crate::arch::mmu;
 use crate::sync::Relax;
-use crate::{ipi, sched};
+use crate::{ipi, machine, sched};
 
 /// One CPU's area. What a module keeps per CPU stands in a struct of that module.
 ///
@@ -31,6 +31,8 @@ pub struct PerCpu {
     pub need_resched: AtomicBool,
     /// What the module `ipi` keeps.
     pub ipi: ipi::Local,
+    /// What the mm layer keeps. Set once by `machine`, before any other CPU starts.
+    pub mm: machine::StatePointer,
     /// What the module `sched` keeps.
     pub sched: sched::Local,
     /// Where the stack pointer goes back to if a test caused a fault on purpose. Only this CPU touches it: relaxed.
@@ -47,6 +49,7 @@ impl PerCpu {
             preempt: AtomicU32::new(0),
             need_resched: AtomicBool::new(false),
             ipi: ipi::Local::new(),
+            mm: AtomicPtr::new(ptr::null_mut()),
             sched: sched::Local::new(),
             expected_fault: AtomicU64::new(0),
         }

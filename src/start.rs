@@ -3,6 +3,7 @@
 use core::arch::asm;
 use core::fmt::Display;
 
+use mm::{Config, Scheme};
 use spin::once::Once;
 
 use crate::arch::boot::BootInfo;
@@ -10,7 +11,7 @@ use crate::arch::{cpu, mmu};
 use crate::drivers::{gic, power, uart};
 use crate::percpu::{self, PerCpu};
 use crate::sync::Relax;
-use crate::{cmdline, ipi, memory, platform, println, sched, smp, sync, watchdog};
+use crate::{cmdline, ipi, machine, memory, platform, println, sched, smp, sync, watchdog};
 
 unsafe extern "Rust" {
     /// What the kernel is for: the image's `main.rs`, or a test kernel's list of tests.
@@ -33,7 +34,23 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     cmdline::line().check().unwrap_or_else(|error| refuse(error));
     memory::init(boot, platform);
     percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
+    let frames = memory::frame_allocator(&platform.ram);
+    machine::init(mm_config(), frames).unwrap_or_else(|error| refuse(error));
+    machine::leave_identity_map();
     on_guarded_stack(boot)
+}
+
+/// What the command line chooses for the mm layer, and where it is silent the features of this build.
+fn mm_config() -> Config {
+    let mut config = Config::default();
+    if cfg!(feature = "mmu-lazy-tlb-shootdown") {
+        config.scheme = Scheme::Shootdown;
+    }
+    config.check = cfg!(all(feature = "debug-vm-shoot-lazies", debug_assertions));
+    for (option, value) in cmdline::line().options() {
+        config.set(option, value).unwrap_or_else(|error| refuse(error));
+    }
+    config
 }
 
 /// Ends a boot that cannot succeed, for a reason that whoever started it can mend. Not a panic: the kernel is well.
@@ -89,6 +106,6 @@ extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
 pub(crate) unsafe extern "C" fn start_secondary(area: *const PerCpu) -> ! {
     // SAFETY: boot.s took it from the table.
     unsafe { percpu::init_secondary_cpu(area) };
-    mmu::leave_identity_map();
+    machine::leave_identity_map();
     smp::secondary_main()
 }

@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 
 use aarch64_cpu::registers::{CurrentEL, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1};
 use lazuli::arch::{cpu, mmu};
+use lazuli::machine::Kernel;
 use lazuli::{heap, kernel_tests, percpu};
+use mm::Machine;
 
 kernel_tests! {
     runs_at_el1_with_mmu_and_caches,
@@ -28,7 +30,11 @@ fn runs_at_el1_with_mmu_and_caches() {
 }
 
 fn user_half_is_empty() {
-    assert_eq!(TTBR0_EL1.get(), mmu::empty_root(), "TTBR0 holds init_mm's root under ASID 0");
+    assert_eq!(
+        TTBR0_EL1.get(),
+        Kernel::system().init_mm().root().address().0,
+        "TTBR0 holds init_mm's root under ASID 0"
+    );
     for va in [0, 0x1000, 0x4020_0000] {
         assert!(!mmu::is_readable(va), "{va:#x} is mapped: the identity map is still there");
     }

@@ -86,10 +86,6 @@ unsafe extern "C" {
     static KERNEL_ROOT: Table;
 }
 
-/// The root of `init_mm`: maps nothing, for ever.
-#[unsafe(link_section = ".tables")]
-static EMPTY_ROOT: Table = Table::empty();
-
 /// Tables for what is mapped before there is a linear map to reach other frames by.
 #[unsafe(link_section = ".tables")]
 static EARLY_TABLES: [Table; 24] = [const { Table::empty() }; 24];
@@ -111,7 +107,7 @@ pub(crate) fn init(image_pa: u64) {
     IMAGE_OFFSET.store(image_pa.wrapping_sub(IMAGE_BASE), Ordering::Relaxed);
 }
 
-/// Maps the RAM in `ranges` at the linear map, then gives up the identity map.
+/// Maps the RAM in `ranges` at the linear map.
 ///
 /// The frames of text and rodata are read-only here too: else the linear map would be the way around it.
 pub(crate) fn map_ram(ranges: impl Iterator<Item = Range<u64>>) {
@@ -124,23 +120,11 @@ pub(crate) fn map_ram(ranges: impl Iterator<Item = Range<u64>>) {
     }
     drop(map);
     tlbi::publish_kernel_entries();
-    leave_identity_map();
-}
-
-/// Loads `init_mm`'s empty root in place of the identity map that each CPU needs to turn its MMU on.
-pub(crate) fn leave_identity_map() {
-    // SAFETY: the empty root is a static that nobody writes, and Rust code runs in the upper half.
-    unsafe { tlbi::leave_identity_map(empty_root()) };
 }
 
 /// Where the stack of the first instructions ends.
 pub(crate) fn boot_stack_top() -> u64 {
     &raw const __image_end as u64
-}
-
-/// The physical address of the empty root, `init_mm`'s.
-pub fn empty_root() -> u64 {
-    virt_to_phys(&raw const EMPTY_ROOT as u64)
 }
 
 /// The kernel's address of a byte of RAM.
