@@ -29,6 +29,9 @@ pub struct TrapFrame {
 // vectors.s writes these numbers.
 const _: () = assert!(offset_of!(TrapFrame, sp) == 248 && offset_of!(TrapFrame, pc) == 256);
 
+/// ESR_EL1.EC: an FP or SIMD instruction, which CPACR_EL1 forbids.
+const FP_ACCESS: u64 = 0x07;
+
 const FRAME: usize = size_of::<TrapFrame>();
 /// A frame from EL1 has a frame record behind it.
 const EL1_FRAME: usize = FRAME + 16;
@@ -96,7 +99,11 @@ extern "C" fn el1_impossible(frame: &mut TrapFrame) {
 }
 
 extern "C" fn el0_sync(frame: &mut TrapFrame) {
-    panic::on_exception(frame, format_args!("EL0 came in before there are processes: {}", fault_now()))
+    let fault = fault_now();
+    if fault.class() == FP_ACCESS {
+        return sched::on_fp_trap();
+    }
+    panic::on_exception(frame, format_args!("EL0 came in before there are processes: {fault}"))
 }
 
 extern "C" fn el0_irq(_frame: &mut TrapFrame) {

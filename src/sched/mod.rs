@@ -28,6 +28,8 @@ use core::arch::asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
+use mm::{Machine, Mm, MmUser};
+
 pub use self::affinity::set_affinity;
 pub use self::runqueue::Local;
 pub use self::thread::{Builder, Thread};
@@ -38,6 +40,7 @@ use self::runqueue::Aftercare;
 use self::thread::State;
 use crate::arch::{context, fpsimd, timer};
 use crate::drivers::{gic, interrupt};
+use crate::machine::Kernel;
 use crate::percpu::{self, PerCpu};
 use crate::sync::{self, IrqGuard};
 
@@ -173,6 +176,34 @@ pub fn set_fp_registers(registers: &fpsimd::Registers) {
     unsafe { fpsimd::replace(&percpu::this().sched.fp, &current().fp, registers) }
 }
 
+/// The running thread's address space; `None` in a kernel thread.
+///
+/// The borrow is good until the thread replaces it.
+#[inline]
+pub fn current_mm() -> Option<&'static Mm<Kernel>> {
+    // SAFETY: the running thread's. The `Mm` lives while the thread is its user: until it calls `replace_mm`.
+    unsafe { current().mm_cell() }.as_deref()
+}
+
+/// Another user of the running thread's address space: for a thread that is to share it.
+pub fn share_mm() -> Option<MmUser<Kernel>> {
+    // SAFETY: the running thread's.
+    unsafe { current().mm_cell() }.clone()
+}
+
+/// Gives the running thread another address space, or none, and loads it: for exec and exit. Returns the old one, whose
+/// last user may be the caller: what is dropped with it may wait.
+pub fn replace_mm(new: Option<MmUser<Kernel>>) -> Option<MmUser<Kernel>> {
+    debug_assert!(sync::may_wait());
+    let masked = IrqGuard::new();
+    // SAFETY: the running thread's, and interrupts are masked: no switch reads it meanwhile.
+    let cell = unsafe { current().mm_cell() };
+    let old = core::mem::replace(cell, new);
+    Kernel::system().transition(old.as_deref(), cell.as_deref());
+    drop(masked);
+    old
+}
+
 fn on_timer() {
     let this = percpu::this();
     this.sched.on_timer(this);
@@ -234,6 +265,9 @@ fn switch(this: &PerCpu, previous: &Thread, next: &Thread) {
     local.current.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
     local.start_slice();
     switch_user_registers(this, previous, next);
+    // SAFETY: interrupts are masked, and this CPU switches between the two.
+    let (left, entered) = unsafe { (previous.mm_cell(), next.mm_cell()) };
+    Kernel::system().switch_to(left.as_deref(), entered.as_deref());
     // SAFETY: interrupts are masked, `previous` is what runs, and no CPU runs `next`, whose stack lives because `next`
     // does.
     let left = unsafe { context::switch(&previous.context, &next.context, core::ptr::from_ref(previous).cast()) };
@@ -263,6 +297,7 @@ fn switch_user_registers(this: &PerCpu, previous: &Thread, next: &Thread) {
 /// The rest of the switch, on the stack of the next thread: lets go of the one that was left.
 #[inline]
 fn finish_switch(left: &Thread) {
+    Kernel::system().finish_switch();
     let local = &percpu::this().sched;
     let bury = Aftercare::Bury as u8;
     let aftercare = local.aftercare.load(Ordering::Relaxed);

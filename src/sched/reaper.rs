@@ -8,8 +8,11 @@ use alloc::sync::Arc;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
+use mm::Machine;
+
 use super::thread::{Builder, Thread};
 use super::wait_queue::WaitQueue;
+use crate::machine::Kernel;
 
 /// Dead threads, linked through `Thread::next`.
 static DEAD: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
@@ -52,6 +55,7 @@ fn run() {
     loop {
         QUEUE.wait_until(|| WORK.swap(false, Ordering::AcqRel).then_some(()));
         free_threads();
+        Kernel::system().reap();
     }
 }
 

@@ -12,7 +12,7 @@ use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use mm::CpuSet;
+use mm::{CpuSet, MmUser};
 
 use super::affinity::Affinity;
 use super::wait_queue::WaitQueue;
@@ -20,6 +20,7 @@ use super::{placement, start_thread};
 use crate::arch::context::Context;
 use crate::arch::fpsimd;
 use crate::arch::mmu::{self, KernelStack};
+use crate::machine::Kernel;
 use crate::percpu;
 
 /// Whether a thread may run. Whoever changes it from blocked to runnable, by compare-exchange, owns the thread's
@@ -64,6 +65,9 @@ pub struct Thread {
     pub flags: AtomicU32,
     /// [`Thread::unpark`] came before the thread parked. Swapped with AcqRel on both sides.
     pub(super) unparked: AtomicBool,
+    /// The address space of a user thread: one of its users. Touched only by the thread itself and by the switch on
+    /// its CPU, with interrupts masked.
+    mm: UnsafeCell<Option<MmUser<Kernel>>>,
     /// What it does. Taken by the thread itself when it first runs.
     pub(super) entry: UnsafeCell<Option<Entry>>,
     /// It has left its entry function. Release: pairs with the Acquire in `has_exited`.
@@ -78,7 +82,7 @@ pub struct Thread {
 pub(super) type Entry = Box<dyn FnOnce() + Send>;
 
 // SAFETY: the cells say who may touch them; their functions are unsafe or check that the thread is the running one.
-// `KernelStack`, `Entry` and the extension are Send, and what is shared of them is Sync.
+// `KernelStack`, `MmUser`, `Entry` and the extension are Send, and what is shared of them is Sync.
 unsafe impl Sync for Thread {}
 // SAFETY: as for Sync; nothing in it belongs to a CPU.
 unsafe impl Send for Thread {}
@@ -92,6 +96,7 @@ pub struct Builder {
     name: &'static str,
     tid: u32,
     affinity: CpuSet,
+    mm: Option<MmUser<Kernel>>,
     tls: u64,
     fp: fpsimd::Registers,
     extension: Option<Arc<dyn Any + Send + Sync>>,
@@ -104,6 +109,7 @@ impl Builder {
             name,
             tid: 0,
             affinity: CpuSet::first(percpu::count()),
+            mm: None,
             tls: 0,
             fp: fpsimd::Registers::ZERO,
             extension: None,
@@ -119,6 +125,12 @@ impl Builder {
     /// The CPUs it may run on.
     pub fn affinity(mut self, affinity: CpuSet) -> Self {
         self.affinity = affinity;
+        self
+    }
+
+    /// The address space it runs in.
+    pub fn mm(mut self, mm: MmUser<Kernel>) -> Self {
+        self.mm = Some(mm);
         self
     }
 
@@ -186,6 +198,7 @@ impl Builder {
             affinity: Affinity::new(&self.affinity),
             flags: AtomicU32::new(0),
             unparked: AtomicBool::new(false),
+            mm: UnsafeCell::new(self.mm),
             entry: UnsafeCell::new(None),
             exited: AtomicBool::new(false),
             joiners: WaitQueue::new(),
@@ -254,6 +267,19 @@ impl Thread {
     /// Waits until the thread has exited.
     pub fn join(&self) {
         self.joiners.wait_until(|| self.has_exited().then_some(()));
+    }
+
+    /// The address space, which only the running thread and the switch may look at.
+    ///
+    /// # Safety
+    ///
+    /// The thread is the running one, or interrupts are masked and this CPU switches from or to it. The caller keeps no
+    /// reference while anyone else may use it.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "the cell is the thread's own, and its user says so")]
+    pub(super) unsafe fn mm_cell(&self) -> &mut Option<MmUser<Kernel>> {
+        // SAFETY: the caller is the only one that touches it.
+        unsafe { &mut *self.mm.get() }
     }
 }
 

@@ -20,11 +20,14 @@
 
 use core::sync::atomic::{Ordering, fence};
 
+use mm::CpuId;
+
 use super::thread::{State, Thread, flags};
 use super::timers::with_deadline;
 use super::{current, give_up_cpu, placement};
 use crate::arch::timer;
 use crate::sync::{self, IrqGuard, PreemptGuard};
+use crate::{ipi, percpu};
 
 /// What ends a wait besides its event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -185,15 +188,21 @@ impl Thread {
         wake(self);
     }
 
-    /// Sets bits of [`Thread::flags`] and ends the thread's wait if signals do.
+    /// Sets bits of [`Thread::flags`], which are looked at before each return to user code, and makes the thread get
+    /// there: ends its wait if signals do, and interrupts its user code on another CPU.
     pub fn interrupt(&self, flags: u32) {
         // Release: pairs with the Acquire of who handles the flag.
         self.flags.fetch_or(flags, Ordering::Release);
         // Pairs with the fence in `block_once`.
         fence(Ordering::SeqCst);
-        let interruptible = self.state.load(Ordering::Relaxed) == State::Interruptible as u32;
-        if interruptible && claim(self, State::Interruptible) {
+        let state = self.state.load(Ordering::Relaxed);
+        if state == State::Interruptible as u32 && claim(self, State::Interruptible) {
             placement::place(self);
+        } else if state == State::Runnable as u32 && self.last_cpu() != percpu::cpu_id() {
+            // It may be in user code. The interrupt takes it out of there; if it comes too early, the thread has yet to
+            // get there and sees the flag on its way. A move to another CPU has a fence (`place`): then we saw the new
+            // CPU, or the thread sees the flag.
+            ipi::send_reschedule(CpuId(self.last_cpu() as u16));
         }
     }
 }
