@@ -89,6 +89,7 @@ extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
     watchdog::init_cpu();
     ipi::go_online();
     uart::enable_input();
+    sync::begin_contention();
     sync::unmask_irqs();
     smp::start_secondaries();
     sched::reaper::start();

@@ -100,14 +100,26 @@ pub fn irqs_masked() -> bool {
     daif & DAIF_I != 0
 }
 
-/// Interrupts were on, on some CPU. Relaxed: set while there is one CPU, and starting another orders it.
-static INTERRUPTIBLE: AtomicBool = AtomicBool::new(false);
+/// Masks interrupts on this CPU; for the few places where a guard's life is not the time meant.
+#[inline]
+pub fn mask_irqs() {
+    // SAFETY: masking interrupts breaks no promise. No `nomem`, as in `IrqGuard`.
+    unsafe { asm!("msr daifset, #2", options(nostack, preserves_flags)) };
+}
 
-/// Unmasks interrupts on this CPU: for the one place where each CPU is ready for its first.
+/// Unmasks interrupts on this CPU; as above. The vectors stand from the first instructions of a CPU on.
+#[inline]
 pub fn unmask_irqs() {
-    INTERRUPTIBLE.store(true, Ordering::Relaxed);
-    // SAFETY: the vectors stand from the first instructions of a CPU on. No `nomem`, as above.
+    // SAFETY: an interrupt changes nothing under the interrupted code. No `nomem`, as in `IrqGuard`.
     unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
+}
+
+/// The time is over in which there was one CPU, never interrupted. Relaxed: set by that CPU before it starts another.
+static CONTENTION: AtomicBool = AtomicBool::new(false);
+
+/// From here on locks can be contended: interrupts and other CPUs may come.
+pub(crate) fn begin_contention() {
+    CONTENTION.store(true, Ordering::Relaxed);
 }
 
 /// True if this code may wait for another CPU: interrupts are on (so it is no interrupt handler and holds no
@@ -117,9 +129,9 @@ pub fn may_wait() -> bool {
     !irqs_masked() && percpu::this().preempt.load(Ordering::Relaxed) == 0
 }
 
-/// True if this code may take a [`SpinLock`]: interrupts are on, or never were and there is one CPU.
+/// True if this code may take a [`SpinLock`]: interrupts are on, or nothing can contend yet.
 fn may_lock() -> bool {
-    !irqs_masked() || !INTERRUPTIBLE.load(Ordering::Relaxed)
+    !irqs_masked() || !CONTENTION.load(Ordering::Relaxed)
 }
 
 /// Keeps the running thread on this CPU, with no other thread of this CPU in between, while it lives.

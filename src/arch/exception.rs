@@ -7,7 +7,7 @@ use core::mem::{offset_of, size_of};
 use aarch64_cpu::registers::{ESR_EL1, FAR_EL1, Readable};
 
 use super::fault_decode::Fault;
-use super::user_copy;
+use super::{el0, user_copy};
 use crate::drivers::gic;
 use crate::percpu::PerCpu;
 use crate::{panic, sched, testing};
@@ -29,10 +29,8 @@ pub struct TrapFrame {
 // vectors.s writes these numbers.
 const _: () = assert!(offset_of!(TrapFrame, sp) == 248 && offset_of!(TrapFrame, pc) == 256);
 
-/// ESR_EL1.EC: an FP or SIMD instruction, which CPACR_EL1 forbids.
-const FP_ACCESS: u64 = 0x07;
-
-const FRAME: usize = size_of::<TrapFrame>();
+/// The bytes of a frame.
+pub(super) const FRAME: usize = size_of::<TrapFrame>();
 /// A frame from EL1 has a frame record behind it.
 const EL1_FRAME: usize = FRAME + 16;
 
@@ -46,9 +44,9 @@ global_asm!(
     el1_serror = sym el1_serror,
     el1_stack_overflow = sym el1_stack_overflow,
     el1_impossible = sym el1_impossible,
-    el0_sync = sym el0_sync,
-    el0_irq = sym el0_irq,
-    el0_serror = sym el0_serror,
+    el0_sync = sym el0::sync,
+    el0_irq = sym el0::irq,
+    el0_serror = sym el0::serror,
 );
 
 impl fmt::Display for TrapFrame {
@@ -66,7 +64,7 @@ impl fmt::Display for TrapFrame {
 }
 
 /// What brought us here. To be called before anything else can fault.
-fn fault_now() -> Fault {
+pub(super) fn fault_now() -> Fault {
     Fault::new(ESR_EL1.get(), FAR_EL1.get())
 }
 
@@ -96,23 +94,6 @@ extern "C" fn el1_serror(frame: &mut TrapFrame) {
 
 extern "C" fn el1_impossible(frame: &mut TrapFrame) {
     panic::on_exception(frame, format_args!("an exception that cannot happen here: {}", fault_now()))
-}
-
-extern "C" fn el0_sync(frame: &mut TrapFrame) {
-    let fault = fault_now();
-    if fault.class() == FP_ACCESS {
-        return sched::on_fp_trap();
-    }
-    panic::on_exception(frame, format_args!("EL0 came in before there are processes: {fault}"))
-}
-
-extern "C" fn el0_irq(_frame: &mut TrapFrame) {
-    gic::handle_irq();
-    sched::preempt();
-}
-
-extern "C" fn el0_serror(frame: &mut TrapFrame) {
-    fatal(frame, &fault_now())
 }
 
 fn fatal(frame: &TrapFrame, fault: &Fault) -> ! {

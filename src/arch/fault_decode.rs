@@ -4,6 +4,14 @@ use core::fmt;
 
 use super::mmu;
 
+/// Exception classes, ESR_EL1.EC, that are not faults of the kernel's own.
+pub mod class {
+    /// An FP or SIMD instruction where CPACR_EL1 forbids it.
+    pub const FP_ACCESS: u64 = 0x07;
+    /// A system call of an AArch64 program.
+    pub const SVC: u64 = 0x15;
+}
+
 /// A decoded exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {

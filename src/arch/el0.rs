@@ -1,0 +1,71 @@
+//! Between a program and the kernel: what exceptions from EL0 mean, and the way back.
+
+use core::arch::naked_asm;
+use core::sync::atomic::Ordering;
+
+use super::exception::{FRAME, TrapFrame, fault_now};
+use super::fault_decode::class;
+use crate::drivers::gic;
+use crate::sync::{mask_irqs, unmask_irqs};
+use crate::{panic, percpu, sched};
+
+/// A system call or a fault. Interrupts come on as soon as the syndrome is read.
+pub(super) extern "C" fn sync(frame: &mut TrapFrame) {
+    let fault = fault_now();
+    unmask_irqs();
+    match fault.class() {
+        class::FP_ACCESS => sched::on_fp_trap(),
+        _ => panic::on_exception(frame, format_args!("no program runs yet: {fault}")),
+    }
+    before_return();
+}
+
+/// An interrupt.
+pub(super) extern "C" fn irq(_frame: &mut TrapFrame) {
+    gic::handle_irq();
+    before_return();
+}
+
+/// The memory system reports an error that it cannot place: nothing can be trusted any more.
+pub(super) extern "C" fn serror(frame: &mut TrapFrame) {
+    panic::on_exception(frame, format_args!("{}", fault_now()))
+}
+
+/// Does what waits to be done before the running thread goes on in its program. Interrupts are masked afterwards.
+#[inline]
+fn before_return() {
+    mask_irqs();
+    // Relaxed: this CPU's own.
+    if percpu::this().need_resched.load(Ordering::Relaxed) {
+        sched::preempt();
+    }
+}
+
+/// Leaves the kernel for a program that starts with these registers. The thread's kernel stack is empty afterwards.
+pub fn enter(first: &TrapFrame) -> ! {
+    let top = sched::current().stack_top().expect("an idle thread runs no program");
+    before_return();
+    // SAFETY: interrupts are masked, and `top` is the top of the stack we are on, which nobody comes back to.
+    unsafe { load_frame(first, top) }
+}
+
+/// Puts `frame` where an exception from EL0 would have put it, and returns from that.
+///
+/// # Safety
+///
+/// Interrupts are masked. The frame lies on the stack that ends at `top`.
+#[unsafe(naked)]
+unsafe extern "C" fn load_frame(frame: &TrapFrame, top: u64) -> ! {
+    naked_asm!(
+        // Upwards in memory, so from the end: the two may overlap.
+        "add x0, x0, #{frame}",
+        "mov x2, #{frame} / 16",
+        "1: ldp x3, x4, [x0, #-16]!",
+        "stp x3, x4, [x1, #-16]!",
+        "subs x2, x2, #1",
+        "b.ne 1b",
+        "mov sp, x1",
+        "b return_to_el0",
+        frame = const FRAME,
+    )
+}
