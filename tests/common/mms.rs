@@ -1,0 +1,141 @@
+//! Address spaces made by the kernel itself, and threads that own them without ever leaving EL1.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use lazuli::arch::timer::now_ns;
+use lazuli::machine::Kernel;
+use lazuli::sched::{self, Builder, Signals, Thread};
+use lazuli::{ipi, percpu, sync};
+use mm::pte::Protection;
+use mm::region::Attributes;
+use mm::space::Placement;
+use mm::{Counter, CpuId, CpuSet, Machine, Mm, MmUser, PAGE_SIZE, Scheme};
+
+pub(crate) type Outcome = Result<(), String>;
+
+pub(crate) const MS: u64 = 1_000_000;
+/// How long a test waits for what must happen: an emulated CPU may lose its host CPU for long.
+const PATIENCE_NS: u64 = 20_000 * MS;
+/// Where `mapped` puts its page.
+pub(crate) const PAGE: u64 = 0x40_0000;
+
+/// Fails a test unless what was seen is what must be.
+#[macro_export]
+macro_rules! expect {
+    ($seen:expr, $wanted:expr, $($what:tt)+) => {
+        let (seen, wanted) = ($seen, $wanted);
+        if seen != wanted {
+            return Err(alloc::format!("{}: {seen:?}, must be {wanted:?}", format_args!($($what)+)));
+        }
+    };
+}
+
+pub(crate) fn scheme() -> Scheme {
+    Kernel::system().config.scheme
+}
+
+/// The online CPU that tests use as "another one": 1, or 0 on a machine with one CPU.
+pub(crate) fn other_cpu() -> usize {
+    percpu::count().min(2) - 1
+}
+
+pub(crate) fn mask(cpu: usize) -> CpuSet {
+    CpuSet::only(CpuId(cpu as u16))
+}
+
+/// A counter of one CPU.
+pub(crate) fn count_on(cpu: usize, counter: Counter) -> u64 {
+    Kernel::system().cpus()[cpu].counters.get(counter)
+}
+
+/// A counter, summed over all CPUs.
+pub(crate) fn total(counter: Counter) -> u64 {
+    Kernel::system().total(counter)
+}
+
+/// IPIs sent so far to shoot lazy CPUs.
+pub(crate) fn shoots() -> u64 {
+    (0..percpu::count()).map(|cpu| percpu::of(cpu).ipi.sent(ipi::Reason::Shoot)).sum()
+}
+
+/// A new, empty address space.
+pub(crate) fn new_mm() -> MmUser<Kernel> {
+    Mm::create().expect("no frame for a root table")
+}
+
+/// A new address space with one page at [`PAGE`] that holds `word`.
+pub(crate) fn mapped(word: u64) -> MmUser<Kernel> {
+    let mm = new_mm();
+    let attributes = Attributes::anonymous(Protection::READ_WRITE);
+    let mut space = mm.space();
+    space.map(&mm, Placement::At(PAGE), PAGE_SIZE, attributes).expect("the page can be mapped");
+    space.write_bytes(&mm, PAGE, &word.to_le_bytes()).expect("the page can be written");
+    drop(space);
+    mm
+}
+
+/// Starts a thread on one CPU, which owns an address space or none.
+pub(crate) fn spawn(cpu: usize, mm: Option<MmUser<Kernel>>, entry: impl FnOnce() + Send + 'static) -> Arc<Thread> {
+    let builder = Builder::new("test").affinity(mask(cpu));
+    let builder = match mm {
+        Some(mm) => builder.mm(mm),
+        None => builder,
+    };
+    builder.spawn(entry).expect("no memory for a thread")
+}
+
+/// Runs a thread of `mm` on a CPU to its end: the thread gives its user back and leaves the CPU lazy on `mm`.
+pub(crate) fn visit(cpu: usize, mm: &MmUser<Kernel>) -> Outcome {
+    join(&spawn(cpu, Some(mm.clone()), leave_mm))
+}
+
+/// What an exiting task does first.
+pub(crate) fn leave_mm() {
+    drop(sched::replace_mm(None));
+}
+
+pub(crate) fn join(thread: &Thread) -> Outcome {
+    until("a thread ends", || thread.has_exited())
+}
+
+/// Sleeps until something is so.
+pub(crate) fn until(what: &str, done: impl Fn() -> bool) -> Outcome {
+    let end = now_ns() + PATIENCE_NS;
+    while !done() {
+        if now_ns() > end {
+            return Err(format!("it never came to be that {what}"));
+        }
+        sleep(MS / 4);
+    }
+    Ok(())
+}
+
+/// Spins, without giving up the CPU, until something is so, for as long as a test may take.
+pub(crate) fn spin_until(done: impl Fn() -> bool) {
+    let end = now_ns() + PATIENCE_NS;
+    while !done() && now_ns() < end {
+        sync::relax();
+    }
+}
+
+pub(crate) fn sleep(ns: u64) {
+    sched::sleep_until(now_ns() + ns, Signals::Wait).expect("no signal may end this sleep");
+}
+
+/// Waits until no dead address space waits to be freed.
+pub(crate) fn settle() -> Outcome {
+    until("all dead address spaces are freed", || Kernel::system().dead.now() == 0)
+}
+
+/// Makes every CPU leave whatever it is lazy on, by running a thread of another address space there.
+pub(crate) fn displace_all() -> Outcome {
+    let other = new_mm();
+    (0..percpu::count()).try_for_each(|cpu| visit(cpu, &other))
+}
+
+/// Whether a CPU's slot names this address space.
+pub(crate) fn is_loaded(cpu: usize, mm: &Mm<Kernel>) -> bool {
+    Kernel::system().cpus()[cpu].has_loaded(mm)
+}
