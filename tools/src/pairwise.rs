@@ -17,8 +17,8 @@ pub(crate) fn choose(rows: &[Vec<usize>]) -> Vec<usize> {
     let mut chosen = Vec::new();
     while !missing.is_empty() {
         let gain = |row: &Vec<usize>| pairs(row).filter(|p| missing.contains(p)).count();
-        // The first row of the greatest gain. One exists while a pair is missing, since each came from some row.
-        let Some(best) = (0..rows.len()).rev().max_by_key(|&index| gain(&rows[index])) else {
+        // A row of the greatest gain. One exists while a pair is missing, since each came from some row.
+        let Some(best) = (0..rows.len()).max_by_key(|&index| gain(&rows[index])) else {
             break;
         };
         pairs(&rows[best]).for_each(|pair| {
