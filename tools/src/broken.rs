@@ -64,6 +64,17 @@ pub(crate) fn rename(tree: &[u8], word: &str) -> Result<Vec<u8>> {
     Ok(wrong)
 }
 
+/// A device tree without the room at its end that QEMU leaves for additions, and doubles whenever it reads one.
+pub(crate) fn packed(tree: &[u8]) -> Result<Vec<u8>> {
+    let word = |at: usize| tree.get(at..at + 4).map(|b| b.iter().fold(0, |word, byte| word << 8 | usize::from(*byte)));
+    // Offsets and sizes of the structure and the strings (Devicetree Specification 0.4, section 5.2).
+    let end = |offset, size| Some(word(offset)? + word(size)?);
+    let used = end(8, 36).max(end(12, 32)).context("no device tree header")?;
+    let mut packed = tree.get(..used).context("the device tree is cut short")?.to_vec();
+    packed[4..8].copy_from_slice(&u32::try_from(used)?.to_be_bytes());
+    Ok(packed)
+}
+
 /// Offsets of the program headers of the first two loadable segments.
 fn first_two_segments(program: &[u8]) -> Result<(usize, usize)> {
     ensure!(program.len() > 64 && program.starts_with(b"\x7fELF"), "the program is no ELF");
@@ -125,6 +136,18 @@ mod tests {
     fn renaming_keeps_the_size_and_touches_nothing_else() {
         assert_eq!(rename(b"..gic\0..gic-v3\0gic\0", "gic\0").unwrap(), b"..giX\0..gic-v3\0giX\0");
         assert!(rename(b"tree", "gic\0").is_err());
+    }
+
+    #[test]
+    fn a_packed_tree_ends_with_what_comes_last() {
+        let mut tree = vec![0xee; 200];
+        for (at, value) in [(0, 0xd00d_feed_u32), (4, 200), (8, 60), (12, 100), (32, 9), (36, 40)] {
+            tree[at..at + 4].copy_from_slice(&value.to_be_bytes());
+        }
+        let small = packed(&tree).unwrap();
+        assert_eq!((small.len(), &small[4..8]), (109, [0, 0, 0, 109].as_slice()));
+        assert_eq!((&small[..4], &small[8..]), (&tree[..4], &tree[8..109]));
+        assert!(packed(&tree[..108]).is_err());
     }
 
     #[test]
