@@ -172,7 +172,7 @@ pub fn line() -> Line<'static> {
     Line(platform::bootargs())
 }
 
-/// The value of one option of [`line`].
+/// The value of one option of [`line()`].
 pub fn get(key: &str) -> Option<&'static str> {
     line().get(key)
 }

@@ -84,7 +84,7 @@ fn asid_after_publish<M: Machine>(mm: &Mm<M>) -> Option<Asid> {
     })
 }
 
-/// The register form of a TLBI by VA or ASID: ASID in 63:48, VA[55:12] in 43:0 (Arm ARM C5.5).
+/// The register form of a TLBI by VA or ASID: ASID in 63:48, `VA[55:12]` in 43:0 (Arm ARM C5.5).
 fn operand(asid: Asid, page: u64) -> u64 {
     u64::from(asid.0) << 48 | page
 }
