@@ -1,12 +1,17 @@
 //! The kernel command line: `key=value` words, then `--`, then the first program's arguments.
 //!
-//! The line is short and read rarely, so nothing is stored: each question reads it again. The same
+//! The line is short and read rarely, so it is not taken apart: each question reads it again. The same
 //! line must also boot Linux, so words that only Linux understands are accepted by name. Any other
 //! word is an error: a mistyped option must not silently mean the default.
 
+use alloc::format;
+use alloc::string::String;
 use core::fmt;
 
+use spin::once::Once;
+
 use crate::platform;
+use crate::sync::Relax;
 
 /// One option the kernel knows: its name, what may follow `=`, and whether a value is that.
 struct Known {
@@ -167,9 +172,37 @@ fn unquote(word: &str) -> &str {
     word.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(word)
 }
 
+/// The bundle's line and the loader's as one, if the image is a bundle. Set by CPU 0 before there is a second CPU.
+static JOINED: Once<String, Relax> = Once::new();
+
+/// Puts the line that is bundled with the image before the loader's. There is a heap.
+pub fn add_bundled(bundled: &str) {
+    JOINED.call_once(|| join(bundled, platform::bootargs()));
+}
+
+/// One line of two: options of both, of which the loader's come last and so count; the loader's arguments for the first
+/// program if it has any, else the bundle's.
+pub fn join(bundled: &str, loaders: &str) -> String {
+    let (bundled_options, bundled_arguments) = split(bundled);
+    let (options, arguments) = split(loaders);
+    let arguments = arguments.or(bundled_arguments).unwrap_or("");
+    format!("{bundled_options} {options} {arguments}")
+}
+
+/// The options, and the rest from the `--` on, if there is one.
+fn split(line: &str) -> (&str, Option<&str>) {
+    match words(line).find(|&word| word == "--") {
+        Some(mark) => {
+            let (options, rest) = line.split_at(mark.as_ptr().addr() - line.as_ptr().addr());
+            (options, Some(rest))
+        }
+        None => (line, None),
+    }
+}
+
 /// The line this kernel was booted with.
 pub fn line() -> Line<'static> {
-    Line(platform::bootargs())
+    Line(JOINED.get().map_or(platform::bootargs(), String::as_str))
 }
 
 /// The value of one option of [`line()`].

@@ -8,10 +8,10 @@ use spin::once::Once;
 
 use crate::arch::boot::BootInfo;
 use crate::arch::mmu::{self, PAGE};
-use crate::heap;
 use crate::platform::{Platform, Region, Table};
 use crate::start::refuse;
 use crate::sync::{IrqLock, Relax};
+use crate::{heap, platform};
 
 /// The least and the most that the heap gets; a sixteenth of the RAM between them.
 const HEAP: Range<u64> = 4 << 20..64 << 20;
@@ -22,6 +22,9 @@ static FREE: IrqLock<Option<Table<Region, 96>>> = IrqLock::new(None);
 ///
 /// A machine with too little RAM is refused.
 pub(crate) fn init(boot: &BootInfo, platform: &Platform) {
+    if !has(&boot.image_pa) {
+        refuse("the image, with what is bundled in it, does not fit into the RAM; give the machine more");
+    }
     let mut free = Table::new();
     for ram in platform.ram.iter() {
         insert(&mut free, *ram);
@@ -43,6 +46,11 @@ pub(crate) fn init(boot: &BootInfo, platform: &Platform) {
         take(len).unwrap_or_else(|| refuse(format_args!("no {} MiB of RAM in one piece for the heap", len >> 20)));
     // SAFETY: `take` gives each byte away once, and RAM is mapped.
     unsafe { heap::init(mmu::phys_to_virt(heap), len as usize) };
+}
+
+/// True if the whole range is RAM.
+pub(crate) fn has(range: &Range<u64>) -> bool {
+    platform::get().ram.iter().any(|ram| ram.base <= range.start && range.end <= ram.end())
 }
 
 /// Who gives frames once the mm layer has them.

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsiz
 
 use spin::once::Once;
 
-use crate::arch::mmu;
+use crate::arch::stack::KernelStack;
 use crate::sync::Relax;
 use crate::{ipi, machine, sched};
 
@@ -100,10 +100,7 @@ pub(crate) fn init_others(affinities: impl Iterator<Item = u64>) {
 }
 
 fn permanent_stack() -> u64 {
-    let stack = mmu::alloc_stack().expect("each CPU of the device tree needs memory for two stacks");
-    let top = stack.top();
-    core::mem::forget(stack);
-    top
+    KernelStack::new().expect("each CPU of the device tree needs memory for two stacks").leak()
 }
 
 /// Makes `area` the one of this CPU.

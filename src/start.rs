@@ -6,7 +6,8 @@ use core::fmt::Display;
 use mm::{Config, Scheme};
 use spin::once::Once;
 
-use crate::arch::boot::BootInfo;
+use crate::arch::boot::{BootInfo, Bundle};
+use crate::arch::stack::{self, KernelStack};
 use crate::arch::{cpu, mmu};
 use crate::drivers::{gic, power, uart};
 use crate::percpu::{self, PerCpu};
@@ -23,7 +24,7 @@ static BOOT: Once<BootInfo, Relax> = Once::new();
 /// The boot CPU, on the boot stack, with boot.s's map.
 pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry_level: u64) -> ! {
     mmu::init(image_pa);
-    percpu::init_boot_cpu(cpu::mpidr(), mmu::boot_stack_top());
+    percpu::init_boot_cpu(cpu::mpidr(), stack::boot_stack_top());
     // SAFETY: boot.s calls this with what it found.
     let boot = BOOT.call_once(|| unsafe { BootInfo::new(device_tree_pa, image_pa, entry_level) });
     uart::init_early(boot.image_pa.start);
@@ -33,11 +34,34 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     uart::init();
     cmdline::line().check().unwrap_or_else(|error| refuse(error));
     memory::init(boot, platform);
+    add_bundled_line(boot);
     percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
     let frames = memory::frame_allocator(&platform.ram);
     machine::init(mm_config(), frames).unwrap_or_else(|error| refuse(error));
     machine::leave_identity_map();
     on_guarded_stack(boot)
+}
+
+/// Lets the command line inside the image count too.
+fn add_bundled_line(boot: &BootInfo) {
+    if let Some(bundle) = &boot.bundle {
+        let line = bundle.command_line().unwrap_or_else(|| refuse("the bundled command line is no text"));
+        cmdline::Line(line).check().unwrap_or_else(|error| refuse(error));
+        cmdline::add_bundled(line);
+    }
+}
+
+/// The archive that becomes the root file system: the bundled one, else the loader's.
+pub fn archive() -> Option<&'static [u8]> {
+    let bundled = BOOT.get().and_then(|boot| boot.bundle.as_ref());
+    bundled.map(Bundle::archive).or_else(|| {
+        let initrd = platform::get().initrd?;
+        if !memory::has(&(initrd.base..initrd.end())) {
+            refuse("the initrd lies outside of the RAM; give the machine more");
+        }
+        // SAFETY: RAM, and the platform names it reserved, so `memory` keeps it out of every allocator.
+        Some(unsafe { mmu::ram(initrd.base..initrd.end()) })
+    })
 }
 
 /// What the command line chooses for the mm layer, and where it is silent the features of this build.
@@ -61,9 +85,7 @@ pub fn refuse(why: impl Display) -> ! {
 
 /// Leaves the boot stack, which from now on is where this CPU reports an overflow.
 fn on_guarded_stack(boot: &'static BootInfo) -> ! {
-    let stack = mmu::alloc_stack().expect("no memory for the first stack");
-    let top = stack.top();
-    core::mem::forget(stack);
+    let top = KernelStack::new().expect("no memory for the first stack").leak();
     // SAFETY: the new stack is mapped and nobody's; nothing on the old one is needed again.
     unsafe {
         asm!(

@@ -7,6 +7,7 @@ extern crate alloc;
 use alloc::vec::Vec;
 
 use aarch64_cpu::registers::{CurrentEL, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1};
+use lazuli::arch::stack::{KernelStack, STACK_SIZE};
 use lazuli::arch::{cpu, mmu};
 use lazuli::machine::Kernel;
 use lazuli::{heap, kernel_tests, percpu};
@@ -65,12 +66,12 @@ fn heap_gives_and_takes() {
 }
 
 fn stacks_are_used_again() {
-    let first = mmu::alloc_stack().expect("memory for a stack");
+    let first = KernelStack::new().expect("memory for a stack");
     let top = first.top();
-    assert!(mmu::is_readable(top - mmu::STACK_SIZE), "the stack's lowest word");
-    assert!(!mmu::is_readable(top - mmu::STACK_SIZE - 8), "the guard below it");
+    assert!(mmu::is_readable(top - STACK_SIZE), "the stack's lowest word");
+    assert!(!mmu::is_readable(top - STACK_SIZE - 8), "the guard below it");
     drop(first);
-    let again = mmu::alloc_stack().expect("memory for a stack");
+    let again = KernelStack::new().expect("memory for a stack");
     assert_eq!(again.top(), top);
 }
 

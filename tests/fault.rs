@@ -11,6 +11,7 @@ use core::sync::atomic::AtomicU64;
 
 use lazuli::arch::fault_decode::Kind;
 use lazuli::arch::mmu;
+use lazuli::arch::stack::{KernelStack, STACK_SIZE};
 use lazuli::arch::user_copy::{BadAddress, copy_from_user, copy_to_user};
 use lazuli::kernel_tests;
 use lazuli::testing::must_fault;
@@ -134,8 +135,8 @@ fn execution_by_the_linear_map_faults() -> Verdict {
 
 fn stack_guard_faults() -> Verdict {
     extern "C" fn fault() {
-        let stack = mmu::alloc_stack().expect("memory for a stack");
-        let below = stack.top() - mmu::STACK_SIZE - 8;
+        let stack = KernelStack::new().expect("memory for a stack");
+        let below = stack.top() - STACK_SIZE - 8;
         drop(stack);
         read(below);
     }

@@ -10,7 +10,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use dtoolkit::fdt::Fdt;
-use lazuli::cmdline::{Error as LineError, Line};
+use lazuli::cmdline::{Error as LineError, Line, join};
 use lazuli::platform::{self, Cpu, Enable, Error, Gic, Platform, Region, Uart};
 use lazuli::{kernel_tests, percpu};
 
@@ -29,6 +29,7 @@ kernel_tests! {
     damage_is_refused_or_harmless,
     a_line_that_boots_linux_is_accepted,
     a_line_is_taken_apart,
+    a_bundled_line_goes_first,
     an_unknown_option_is_refused_with_what_is_valid,
     a_value_that_means_nothing_is_refused,
 }
@@ -247,6 +248,18 @@ fn a_line_is_taken_apart() -> Result<(), String> {
     expect("flag", line.get("quiet"), Some(""))?;
     expect("absent", line.get("c"), None)?;
     expect("arguments", line.init_arguments().collect::<Vec<_>>(), alloc::vec!["-x", "a b", "--", "c=d"])
+}
+
+fn a_bundled_line_goes_first() -> Result<(), String> {
+    let joined = join("init=/app lazy_tlb=eager -- one", "lazy_tlb=shootdown");
+    let line = Line(&joined);
+    expect("the bundle's", line.get("init"), Some("/app"))?;
+    expect("the loader's counts", line.get("lazy_tlb"), Some("shootdown"))?;
+    expect("the bundle's arguments", line.init_arguments().collect::<Vec<_>>(), alloc::vec!["one"])?;
+    let joined = join("init=/app -- one", "test=\" -- \" -- two three");
+    let line = Line(&joined);
+    expect("quoted", line.get("test"), Some(" -- "))?;
+    expect("the loader's arguments", line.init_arguments().collect::<Vec<_>>(), alloc::vec!["two", "three"])
 }
 
 fn an_unknown_option_is_refused_with_what_is_valid() -> Result<(), String> {

@@ -13,7 +13,7 @@ use alloc::{format, vec};
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use lazuli::arch::mmu;
+use lazuli::arch::stack::KernelStack;
 use lazuli::arch::timer::now_ns;
 use lazuli::sched::{self, Builder, Patience, Signals, Thread, WaitError, WaitQueue, thread::flags};
 use lazuli::sync::{IrqLock, PreemptGuard};
@@ -500,7 +500,7 @@ fn threads_leave_nothing_behind() -> Outcome {
 
 /// The top of the highest of some stacks: new ones are higher than all before.
 fn highest_stack() -> u64 {
-    let stacks: Vec<_> = (0..16).filter_map(|_| mmu::alloc_stack()).collect();
+    let stacks: Vec<_> = (0..16).filter_map(|_| KernelStack::new()).collect();
     stacks.iter().map(|stack| stack.top()).max().unwrap_or(0)
 }
 

@@ -78,13 +78,25 @@ pub struct BootInfo {
     pub mpidr: u64,
 }
 
-/// What `make image` put behind the image, as physical ranges; read through the linear map.
+/// What `make image` put behind the image, as physical ranges.
 #[derive(Clone, Debug)]
 pub struct Bundle {
+    archive_pa: Range<u64>,
+    command_line_pa: Range<u64>,
+}
+
+impl Bundle {
     /// The cpio archive that becomes the root file system.
-    pub archive_pa: Range<u64>,
-    /// The command line that replaces the loader's.
-    pub command_line_pa: Range<u64>,
+    pub fn archive(&self) -> &'static [u8] {
+        // SAFETY: within the image's frames, see `BootInfo::image_pa`.
+        unsafe { mmu::ram(self.archive_pa.clone()) }
+    }
+
+    /// The command line that goes before the loader's; None if it is no text.
+    pub fn command_line(&self) -> Option<&'static str> {
+        // SAFETY: within the image's frames, see `BootInfo::image_pa`.
+        str::from_utf8(unsafe { mmu::ram(self.command_line_pa.clone()) }).ok()
+    }
 }
 
 impl BootInfo {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::mmu;
+use super::stack;
 
 /// Exception classes, ESR_EL1.EC, that are not faults of the kernel's own.
 pub mod class {
@@ -105,7 +105,7 @@ impl Fault {
         match self.status() {
             Status::Translation(_) | Status::Permission(_) if address < NULL_END => Kind::NullDereference,
             Status::Translation(_) | Status::Permission(_) if address < USER_END => Kind::UserAddress,
-            Status::Translation(_) if mmu::is_stack_guard(address) => Kind::StackGuard,
+            Status::Translation(_) if stack::is_guard(address) => Kind::StackGuard,
             Status::Translation(_) => Kind::Unmapped,
             Status::Permission(_) if self.is_instruction_abort() => Kind::ExecuteOfNonExecutable,
             Status::Permission(_) if self.is_write() => Kind::WriteToReadOnly,

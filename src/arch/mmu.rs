@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::tlbi;
 use crate::memory;
-use crate::sync::{IrqLock, SpinLock};
+use crate::sync::SpinLock;
 
 /// Where the linear map of RAM begins.
 pub const LINEAR_BASE: u64 = 0xffff_0000_0000_0000;
@@ -23,10 +23,9 @@ pub const LINEAR_BASE: u64 = 0xffff_0000_0000_0000;
 pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 /// The bytes of a frame, a page and a table.
 pub const PAGE: u64 = 4096;
-/// The bytes of a kernel stack; a power of two, for the overflow test in vectors.s.
-pub const STACK_SIZE: u64 = 16 << 10;
 
-const STACKS: Range<u64> = 0xffff_fff0_0000_0000..0xffff_fff8_0000_0000;
+/// Where kernel stacks lie; see `stack`.
+pub(super) const STACKS: Range<u64> = 0xffff_fff0_0000_0000..0xffff_fff8_0000_0000;
 const DEVICES: Range<u64> = 0xffff_ffff_c000_0000..0xffff_ffff_fff0_0000;
 
 /// MAIR_EL1: attribute 0 is Normal write-back memory, attribute 1 is Device-nGnRE.
@@ -95,11 +94,7 @@ static EARLY_TABLES: [Table; 24] = [const { Table::empty() }; 24];
 static IMAGE_OFFSET: AtomicU64 = AtomicU64::new(0);
 
 /// Held while the map grows. Frames for it are taken inside, so it comes before the frame allocator's lock.
-static MAP: SpinLock<Map> =
-    SpinLock::new(Map { early_tables: 0, next_device: DEVICES.start, next_stack: STACKS.start });
-
-/// The top of a stack in the pool, 0 if there is none; each holds the next one's top in its first word.
-static FREE_STACKS: IrqLock<u64> = IrqLock::new(0);
+static MAP: SpinLock<Map> = SpinLock::new(Map { early_tables: 0, next_device: DEVICES.start });
 
 /// Remembers where the image was loaded. First of all, on CPU 0.
 pub(crate) fn init(image_pa: u64) {
@@ -122,14 +117,19 @@ pub(crate) fn map_ram(ranges: impl Iterator<Item = Range<u64>>) {
     tlbi::publish_kernel_entries();
 }
 
-/// Where the stack of the first instructions ends.
-pub(crate) fn boot_stack_top() -> u64 {
-    &raw const __image_end as u64
-}
-
 /// The kernel's address of a byte of RAM.
 pub fn phys_to_virt(pa: u64) -> *mut u8 {
     (LINEAR_BASE + pa) as *mut u8
+}
+
+/// The bytes of a range of RAM, through the linear map.
+///
+/// # Safety
+///
+/// The range is RAM, in the linear map by now, and nobody ever writes to it: no allocator has it.
+pub unsafe fn ram(range: Range<u64>) -> &'static [u8] {
+    // SAFETY: our caller promises mapped memory that does not change.
+    unsafe { core::slice::from_raw_parts(phys_to_virt(range.start), (range.end - range.start) as usize) }
 }
 
 /// The physical address behind an address of the linear map or of the image.
@@ -162,68 +162,16 @@ pub fn map_device(pa: u64, len: u64) -> *mut u8 {
     (va + (pa - first)) as *mut u8
 }
 
-/// A kernel stack with a hole below it; goes back to the pool when dropped.
-#[derive(Debug)]
-pub struct KernelStack {
-    top: u64,
-}
-
-impl KernelStack {
-    /// The first address above the stack, 16-byte aligned.
-    pub fn top(&self) -> u64 {
-        self.top
-    }
-}
-
-impl Drop for KernelStack {
-    fn drop(&mut self) {
-        let mut free = FREE_STACKS.lock();
-        let link = (self.top - 8) as *mut u64;
-        // SAFETY: the stack is mapped for good, and its last user gave it up.
-        unsafe { link.write(*free) };
-        *free = self.top;
-    }
-}
-
-/// A kernel stack: one that was given back, or a new one. None if there are no frames for it.
-pub fn alloc_stack() -> Option<KernelStack> {
-    recycled_stack().or_else(new_stack)
-}
-
-fn recycled_stack() -> Option<KernelStack> {
-    let mut free = FREE_STACKS.lock();
-    let top = *free;
-    if top == 0 {
-        return None;
-    }
-    // SAFETY: a stack in the pool holds the next one's top in its first word, and is nobody's.
-    *free = unsafe { ((top - 8) as *const u64).read() };
-    Some(KernelStack { top })
-}
-
-fn new_stack() -> Option<KernelStack> {
+/// Maps a fresh frame at a page of the window for stacks, unless one is there. None if there is no frame left.
+pub(super) fn fill_page(va: u64) -> Option<()> {
+    debug_assert!(STACKS.contains(&va));
     let mut map = MAP.lock();
-    let bottom = map.next_stack + STACK_SIZE;
-    let top = bottom + STACK_SIZE;
-    if top > STACKS.end {
-        return None;
+    if !is_readable(va) {
+        map.map(va, memory::take_frame()?, PAGE, Rights::DATA);
+        drop(map);
+        tlbi::publish_kernel_entries();
     }
-    // A stack that lacks frames stays where it is, half mapped, and the next attempt completes it.
-    for va in (bottom..top).step_by(PAGE as usize) {
-        if !is_readable(va) {
-            let frame = memory::take_frame()?;
-            map.map(va, frame, PAGE, Rights::DATA);
-            tlbi::publish_kernel_entries();
-        }
-    }
-    map.next_stack = top;
-    Some(KernelStack { top })
-}
-
-/// True if `va` lies in the hole below a kernel stack.
-pub fn is_stack_guard(va: u64) -> bool {
-    let boot_stack = boot_stack_top() - STACK_SIZE;
-    (STACKS.contains(&va) && va & STACK_SIZE == 0) || (boot_stack - PAGE..boot_stack).contains(&va)
+    Some(())
 }
 
 /// True if `va` is mapped readable for the kernel now. For the panic path: asks the MMU, never faults.
@@ -243,11 +191,10 @@ pub fn is_readable(va: u64) -> bool {
     par & 1 == 0
 }
 
-/// What changes under the lock: which early tables, device and stack addresses are taken.
+/// What changes under the lock: which early tables and device addresses are taken.
 struct Map {
     early_tables: usize,
     next_device: u64,
-    next_stack: u64,
 }
 
 impl Map {

@@ -9,6 +9,7 @@ pub mod fault_decode;
 pub mod fpsimd;
 pub mod mmu;
 pub mod page;
+pub mod stack;
 pub mod timer;
 pub mod tlbi;
 pub mod user_copy;

@@ -19,7 +19,7 @@ use super::wait_queue::WaitQueue;
 use super::{placement, start_thread};
 use crate::arch::context::Context;
 use crate::arch::fpsimd;
-use crate::arch::mmu::{self, KernelStack};
+use crate::arch::stack::KernelStack;
 use crate::machine::Kernel;
 use crate::percpu;
 
@@ -158,7 +158,7 @@ impl Builder {
     ///
     /// If there is no memory for its stack.
     pub fn build(self, entry: impl FnOnce() + Send + 'static) -> Result<Arc<Thread>, OutOfMemory> {
-        let stack = mmu::alloc_stack().ok_or(OutOfMemory)?;
+        let stack = KernelStack::new().ok_or(OutOfMemory)?;
         // SAFETY: the stack is new and moves into the thread, which keeps it until no CPU runs it.
         let context = unsafe { Context::starting(stack.top(), start_thread) };
         let mut thread = self.assemble(context, Some(stack));
