@@ -62,7 +62,7 @@ fn take_over() {
     }
 }
 
-/// Prints the return addresses of a chain of frame records {next, return address}, as far as it makes sense.
+/// Prints the calls of a chain of frame records {next, return address}, as far as it makes sense.
 fn backtrace(mut record: u64) {
     for _ in 0..MAX_DEPTH {
         if record == 0 || !record.is_multiple_of(8) || !mmu::is_readable(record) || !mmu::is_readable(record + 8) {
@@ -73,7 +73,8 @@ fn backtrace(mut record: u64) {
         if return_address == 0 {
             return;
         }
-        println!("  at {return_address:#018x}");
+        // The call itself: what it returns to may be another line, or even another function.
+        println!("  at {:#018x}", return_address - 4);
         // Stacks grow down: a caller's record lies above. Another stack's may lie anywhere, but not here again.
         if next == record {
             return;

@@ -46,8 +46,10 @@ fn short_path(path: &str) -> &str {
     if let Some(rest) = here.to_str().and_then(|here| path.strip_prefix(here)) {
         return rest.trim_start_matches('/');
     }
-    let library = |mark: &str| path.split_once(mark).and_then(|(_, rest)| rest.split_once('/')).map(|(_, rest)| rest);
-    library("/registry/src/").or_else(|| library("/rustc/")).unwrap_or(path)
+    let after = |mark: &str| path.split_once(mark).map(|(_, rest)| rest);
+    // Cargo keeps libraries below a folder per registry, and rustc the standard library below one per commit.
+    let below = |mark: &str| after(mark).and_then(|rest| rest.split_once('/')).map(|(_, rest)| rest);
+    below("/registry/src/").or_else(|| below("/rustc/")).or_else(|| after("/rustlib/src/rust/")).unwrap_or(path)
 }
 
 /// Adds names to the backtrace lines (`  at 0xffff…`) of a console that arrives piece by piece.
@@ -131,6 +133,7 @@ mod tests {
         assert_eq!(short_name("a::b::h0123456789abcdef"), "a::b");
         assert_eq!(short_name("a::hash"), "a::hash");
         assert_eq!(short_path("/rustc/abc/library/core/src/panic.rs"), "library/core/src/panic.rs");
+        assert_eq!(short_path("/t/lib/rustlib/src/rust/library/alloc/src/a.rs"), "library/alloc/src/a.rs");
         assert_eq!(short_path("/h/.cargo/registry/src/index-1/spin-0.12/src/a.rs"), "spin-0.12/src/a.rs");
     }
 }

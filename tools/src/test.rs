@@ -138,14 +138,14 @@ fn select(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
 fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (light, heavy): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.machine.host_threads() == 1);
-    let progress = Progress { total: jobs.len(), state: Mutex::new((0, Tally::default())) };
+    let progress = Progress { total: jobs.len(), live: jobs.len() == 1, state: Mutex::new((0, Tally::default())) };
     for (queue, workers) in [(light, cores), (heavy, 1)] {
         let queue = Mutex::new(queue.into_iter());
         let next = || queue.lock().ok()?.next().filter(|_| !guest::stopped());
         let work = || -> Result<()> {
             while let Some(job) = next() {
                 let mut sink = |bytes: &[u8]| {
-                    if jobs.len() == 1 {
+                    if progress.live {
                         print!("{}", String::from_utf8_lossy(bytes));
                     }
                 };
@@ -167,6 +167,8 @@ fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
 /// Boots done so far and their sum, shown line by line as they end.
 struct Progress {
     total: usize,
+    /// Whether the console is shown as it comes.
+    live: bool,
     state: Mutex<(usize, Tally)>,
 }
 
@@ -183,7 +185,9 @@ impl Progress {
             job.name
         );
         if failed > 0 {
-            println!("{}", guest::tail(&outcome.console, TAIL));
+            if !self.live {
+                println!("{}", guest::tail(&outcome.console, TAIL));
+            }
             tally.failures.iter().for_each(|failure| println!("  {failure}"));
             println!("  again: make test CELL={}\n", job.name);
         }
