@@ -10,15 +10,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use lazuli::drivers::{gic, interrupt};
 use lazuli::ipi::{self, Reason};
 use lazuli::{kernel_tests, percpu, sched, sync};
 use mm::{CpuId, CpuSet, MAX_CPUS};
 
 kernel_tests! {
     every_cpu_is_online,
+    an_sgi_reaches_only_its_targets,
     reaches_each_target_once,
     reaches_only_the_targets,
     runs_everywhere_with_interrupts_masked,
+    who_waits_finds_it_done,
     interrupts_wake_idle_cpus,
     two_cpus_call_each_other,
     all_cpus_call_all_cpus,
@@ -59,6 +62,39 @@ fn every_cpu_is_online() -> Result<(), String> {
     expect("online", ipi::online(), all())
 }
 
+/// Sets of CPUs. The low byte takes every value: of up to 8 CPUs each set occurs, of more many do.
+fn sets() -> impl Iterator<Item = CpuSet> {
+    (0..256usize).map(|round| {
+        let members = round.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        all().iter().filter(|cpu| members.rotate_right(cpu.index() as u32) & 1 != 0).collect()
+    })
+}
+
+fn once_on(targets: &CpuSet) -> Vec<usize> {
+    all().iter().map(|cpu| usize::from(targets.contains(cpu))).collect()
+}
+
+fn an_sgi_reaches_only_its_targets() -> Result<(), String> {
+    /// One that the kernel does not use.
+    const SGI: u32 = 7;
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    interrupt::register(SGI, |_| {
+        note_run(1);
+        TAKEN.fetch_add(1, Ordering::Release);
+    });
+    for targets in sets() {
+        TAKEN.store(0, Ordering::Relaxed);
+        gic::send_sgi(SGI, &targets);
+        while TAKEN.load(Ordering::Acquire) < targets.count() {
+            sync::relax();
+        }
+        // Time for one too many to arrive.
+        (0..1000).for_each(|_| sync::relax());
+        expect("SGIs taken", take_runs(), once_on(&targets))?;
+    }
+    Ok(())
+}
+
 fn reaches_each_target_once() -> Result<(), String> {
     for round in 1..=1000 {
         ipi::on_each_cpu_mask(Reason::Call, &all(), note_run, round, true);
@@ -68,11 +104,9 @@ fn reaches_each_target_once() -> Result<(), String> {
 }
 
 fn reaches_only_the_targets() -> Result<(), String> {
-    for members in 0..1usize << percpu::count() {
-        let targets: CpuSet = all().iter().filter(|cpu| members >> cpu.index() & 1 != 0).collect();
+    for targets in sets() {
         ipi::on_each_cpu_mask(Reason::Call, &targets, note_run, 1, true);
-        let expected: Vec<usize> = (0..percpu::count()).map(|cpu| members >> cpu & 1).collect();
-        expect("runs", take_runs(), expected)?;
+        expect("runs", take_runs(), once_on(&targets))?;
     }
     Ok(())
 }
@@ -84,6 +118,15 @@ fn runs_everywhere_with_interrupts_masked() -> Result<(), String> {
     ipi::on_each_cpu_mask(Reason::Call, &all(), look, 0, true);
     expect("CPUs with interrupts masked", take_runs(), alloc::vec![1; percpu::count()])?;
     expect("masked afterwards", sync::irqs_masked(), false)
+}
+
+fn who_waits_finds_it_done() -> Result<(), String> {
+    fn take_long(_: usize) {
+        (0..10_000).for_each(|_| sync::relax());
+        note_run(1);
+    }
+    ipi::on_each_cpu_mask(Reason::Call, &all(), take_long, 0, true);
+    expect("runs", take_runs(), alloc::vec![1; percpu::count()])
 }
 
 fn interrupts_wake_idle_cpus() -> Result<(), String> {
