@@ -20,8 +20,8 @@ use mm::{CpuId, CpuSet, MAX_CPUS};
 
 use self::inbox::Inbox;
 use crate::drivers::{gic, interrupt};
+use crate::percpu;
 use crate::sync::{self, IrqGuard, PreemptGuard};
-use crate::{percpu, sched};
 
 /// Why CPUs are interrupted. What is counted, and which SGI they get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,12 +159,13 @@ pub fn online() -> CpuSet {
     CpuSet::from_words(&ONLINE.each_ref().map(|word| word.load(Ordering::Acquire)))
 }
 
-/// Names the handlers of the SGIs. CPU 0 calls it before any CPU goes online.
-pub fn init() {
+/// Names the handlers of the SGIs; the scheduler, a floor above, gives its own. CPU 0 calls it before
+/// any CPU goes online.
+pub fn init(on_reschedule: interrupt::Handler) {
     for reason in [Reason::Call, Reason::Flush] {
         interrupt::register(reason.sgi(), |_| serve());
     }
-    interrupt::register(Reason::Reschedule.sgi(), |_| sched::on_reschedule());
+    interrupt::register(Reason::Reschedule.sgi(), on_reschedule);
     interrupt::register(Reason::Stop.sgi(), |_| stop_this_cpu());
 }
 

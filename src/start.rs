@@ -104,7 +104,7 @@ fn on_guarded_stack(boot: &'static BootInfo) -> ! {
 /// Interrupts and the other CPUs, then whatever this kernel is for.
 extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
     gic::init();
-    ipi::init();
+    ipi::init(|_| sched::on_reschedule());
     sched::init();
     sched::join_cpu();
     watchdog::init();

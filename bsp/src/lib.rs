@@ -15,8 +15,6 @@ pub mod rpi4;
 pub struct Board {
     /// Its name.
     pub name: &'static str,
-    /// What its device tree's root says in `compatible`.
-    pub compatible: &'static str,
     /// Where its loaders put a kernel: what tells the boards apart before anything else is known.
     pub image: Range<u64>,
     /// The physical address of a PL011 that works from the first instruction.

@@ -10,9 +10,6 @@ use aarch64_cpu::registers::{
     CNTFRQ_EL0, CNTKCTL_EL1, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0, ReadWriteable, Readable, Writeable,
 };
 
-/// The virtual timer's interrupt, a PPI (Arm BSA: PPI assignments).
-pub const INTID: u32 = 27;
-
 /// An alarm that never comes.
 pub const NEVER: u64 = u64::MAX;
 

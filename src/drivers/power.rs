@@ -19,14 +19,6 @@ pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<
     }
 }
 
-/// The PSCI version that the firmware implements.
-pub fn psci_version(conduit: Conduit) -> Result<psci::Version, Error> {
-    match conduit {
-        Conduit::Hvc => psci::version::<Hvc>(),
-        Conduit::Smc => psci::version::<Smc>(),
-    }
-}
-
 /// Writes the entry point into the word that a parked CPU polls, and wakes the CPU.
 pub fn release_from_spin_table(release: u64, entry: u64) {
     let slot = mmu::phys_to_virt(release).cast::<u64>();

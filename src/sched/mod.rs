@@ -42,13 +42,14 @@ use crate::arch::{context, fpsimd, timer};
 use crate::drivers::{gic, interrupt};
 use crate::machine::Kernel;
 use crate::percpu::{self, PerCpu};
+use crate::platform;
 use crate::sync::{self, IrqGuard};
 
 /// Prepares the scheduler. CPU 0, once, before any CPU joins.
 pub fn init() {
     timer::init();
     runqueue::init();
-    interrupt::register(timer::INTID, |_| on_timer());
+    interrupt::register(platform::get().timer_interrupt, |_| on_timer());
 }
 
 /// Makes this CPU one that threads run on. What called it is from now on the CPU's idle thread, and ends in
@@ -57,7 +58,7 @@ pub fn join_cpu() {
     let _masked = IrqGuard::new();
     let this = percpu::this();
     timer::init_cpu();
-    gic::enable(timer::INTID);
+    gic::enable(platform::get().timer_interrupt);
     fpsimd::init_cpu(&this.sched.fp);
     let idle = Box::leak(Box::new(Builder::new("idle").adopt(this.id)));
     // Relaxed: of interest to this CPU, and a hint to others.

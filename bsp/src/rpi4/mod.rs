@@ -3,9 +3,4 @@
 use crate::Board;
 
 /// The board. RAM begins at 0 and the firmware loads low.
-pub const BOARD: Board = Board {
-    name: "Raspberry Pi 4",
-    compatible: "raspberrypi,4-model-b",
-    image: 0..0x4000_0000,
-    early_console: 0xfe20_1000,
-};
+pub const BOARD: Board = Board { name: "Raspberry Pi 4", image: 0..0x4000_0000, early_console: 0xfe20_1000 };
