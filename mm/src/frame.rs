@@ -1,104 +1,16 @@
 //! Frames of physical memory: a free list, reference counts, and what each frame is used for.
 //!
-//! Eight bytes of metadata describe a frame. They live outside it, so that a frame which nobody
-//! owns is never touched, and so that a list of frames needs no memory of its own.
+//! A data frame has as many references as page tables and others name it. A table has one owner.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::addr::Frame;
+use crate::frame_info::TABLE;
+pub use crate::frame_info::{FrameInfo, FrameList};
 use crate::machine::Machine;
 use crate::pte::{ENTRIES, ROOT_LEVEL};
-use crate::sync::{AtomicU32, AtomicU64, Lock, Ordering, fence};
-
-/// What is known about one frame. All zeroes is a valid value: a frame that nobody owns.
-#[derive(Default)]
-pub struct FrameInfo {
-    /// 0: nobody's (free, reserved, or on a [`FrameList`]). Below [`TABLE`]: data, with so many
-    /// references. With [`TABLE`] set: a translation table, see [`TableWord`].
-    word: AtomicU32,
-    /// Index + 1 of the next frame of the list that this one is on; 0 ends it.
-    next: AtomicU32,
-}
-
-const TABLE: u32 = 1 << 31;
-
-/// The metadata word of a table: its level, and the window of indices that were ever set. Walks of
-/// a whole table look at the window only: most tables hold a few neighbours.
-#[derive(Clone, Copy)]
-struct TableWord(u32);
-
-impl TableWord {
-    fn new(level: u8, window: Range<usize>) -> Self {
-        Self(TABLE | u32::from(level) << 20 | (window.end as u32) << 10 | window.start as u32)
-    }
-
-    fn level(self) -> u8 {
-        (self.0 >> 20 & 3) as u8
-    }
-
-    fn window(self) -> Range<usize> {
-        (self.0 & 0x3ff) as usize..(self.0 >> 10 & 0x3ff) as usize
-    }
-}
-
-/// Frames linked through their metadata.
-///
-/// Dropping a list that is not empty loses its frames.
-#[must_use]
-#[derive(Default)]
-pub struct FrameList {
-    /// Index + 1 of the first frame; 0 if there is none.
-    head: u32,
-    /// Index + 1 of the last frame.
-    tail: u32,
-    len: usize,
-}
-
-impl FrameList {
-    /// A list without frames.
-    pub const fn new() -> Self {
-        Self { head: 0, tail: 0, len: 0 }
-    }
-
-    /// How many frames are on it.
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is no frame on it.
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    // Relaxed in all three: the links of a list change under whatever owns the list.
-
-    fn push(&mut self, info: &[FrameInfo], index: usize) {
-        info[index].next.store(self.head, Ordering::Relaxed);
-        self.head = index as u32 + 1;
-        if self.len == 0 {
-            self.tail = self.head;
-        }
-        self.len += 1;
-    }
-
-    fn pop(&mut self, info: &[FrameInfo]) -> Option<usize> {
-        let index = self.head.checked_sub(1)? as usize;
-        self.head = info[index].next.load(Ordering::Relaxed);
-        self.len -= 1;
-        Some(index)
-    }
-
-    fn prepend(&mut self, info: &[FrameInfo], other: FrameList) {
-        let Some(last) = other.tail.checked_sub(1).filter(|_| other.len > 0) else { return };
-        info[last as usize].next.store(self.head, Ordering::Relaxed);
-        if self.len == 0 {
-            self.tail = other.tail;
-        }
-        self.head = other.head;
-        self.len += other.len;
-    }
-}
+use crate::sync::{AtomicU64, Lock, Ordering, fence};
 
 /// The frames that nobody owns.
 struct Pool {
@@ -154,7 +66,8 @@ impl<M: Machine> FrameAllocator<M> {
     /// A table of empty descriptors for this level. Not visible to walkers before the next
     /// `Sequence::PublishEntries`.
     pub(crate) fn alloc_table(&self, level: u8) -> Option<Frame> {
-        let frame = self.take(TableWord::new(level, 0..0).0)?;
+        let frame = self.take(TABLE | u32::from(level))?;
+        self.info_of_table(frame).clear_used();
         M::zero_frame(frame);
         Some(frame)
     }
@@ -265,13 +178,10 @@ impl<M: Machine> FrameAllocator<M> {
 
     /// Overwrites every frame of the list, so that a stale access shows itself.
     fn poison(&self, list: &FrameList) {
-        let mut index = list.head;
-        for _ in 0..list.len {
-            let info = &self.info[index as usize - 1];
-            let frame = Frame::from_number(self.base + index as usize - 1);
-            assert_eq!(info.word.load(Ordering::Relaxed), 0, "{frame:?} is on a free list but in use");
+        for index in list.iter(self.info) {
+            let frame = Frame::from_number(self.base + index);
+            assert_eq!(self.info[index].word.load(Ordering::Relaxed), 0, "{frame:?} is on a free list but in use");
             (0..ENTRIES).for_each(|word| M::table(frame).set_word(word, POISON));
-            index = info.next.load(Ordering::Relaxed);
         }
     }
 
@@ -288,32 +198,25 @@ impl<M: Machine> FrameAllocator<M> {
 
     /// The level of a table in use.
     pub(crate) fn level(&self, table: Frame) -> u8 {
-        self.table_word(table).level()
+        // Relaxed: set before the table was linked.
+        (self.info_of_table(table).word.load(Ordering::Relaxed) & !TABLE) as u8
     }
 
-    /// The indices of a table outside which no entry was ever set.
-    pub(crate) fn window(&self, table: Frame) -> Range<usize> {
-        self.table_word(table).window()
+    /// Notes that an entry of a table is set. The caller holds the lock of the address space.
+    #[inline]
+    pub(crate) fn mark_used(&self, table: Frame, index: usize) {
+        self.info_of_table(table).mark_used(index);
     }
 
-    /// Widens a table's window. The caller holds the lock of the address space.
-    pub(crate) fn widen(&self, table: Frame, index: usize) {
-        let word = self.table_word(table);
-        let window = word.window();
-        if window.contains(&index) {
-            return;
-        }
-        let wider =
-            if window.is_empty() { index..index + 1 } else { window.start.min(index)..window.end.max(index + 1) };
-        // Relaxed: read and written under the lock of the address space.
-        self.info[table.number() - self.base].word.store(TableWord::new(word.level(), wider).0, Ordering::Relaxed);
+    /// Runs of a table's indices outside which no entry was ever set.
+    pub(crate) fn used(&self, table: Frame) -> impl Iterator<Item = Range<usize>> + use<M> {
+        self.info_of_table(table).used()
     }
 
-    fn table_word(&self, table: Frame) -> TableWord {
-        // Relaxed: read and written under the lock of the address space.
-        let word = self.info[table.number() - self.base].word.load(Ordering::Relaxed);
-        debug_assert!(word & TABLE != 0, "{table:?} is not a table in use");
-        TableWord(word)
+    fn info_of_table(&self, table: Frame) -> &'static FrameInfo {
+        let info = &self.info[table.number() - self.base];
+        debug_assert!(info.word.load(Ordering::Relaxed) & TABLE != 0, "{table:?} is not a table in use");
+        info
     }
 
     fn info_of(&self, frame: Frame) -> Option<&'static FrameInfo> {
@@ -348,6 +251,7 @@ impl<M: Machine> FrameAllocator<M> {
 mod tests {
     use super::*;
     use crate::fake::{BASE, Fake};
+    use alloc::vec;
 
     fn frames(count: usize, free: impl IntoIterator<Item = usize>) -> FrameAllocator<Fake> {
         let free = free.into_iter().map(|index| BASE + index..BASE + index + 1);
@@ -437,25 +341,34 @@ mod tests {
             given[..round].iter().for_each(|&frame| frames.put_into(frame, &mut first));
             given[round..].iter().for_each(|&frame| frames.put_into(frame, &mut second));
             assert_eq!((first.len(), second.len(), frames.free()), (round, 6 - round, 0));
-            frames.free_list(first);
-            frames.free_list(second);
+            let mut joined = FrameList::new();
+            joined.prepend(frames.info, first);
+            joined.prepend(frames.info, second);
+            let mut empty = FrameList::new();
+            empty.prepend(frames.info, joined);
+            frames.free_list(empty);
             assert_eq!(frames.free(), 6);
         }
     }
 
     #[test]
-    fn a_window_spans_all_that_was_set() {
+    fn a_table_knows_where_it_was_used() {
         let frames = frames(1, 0..1);
+        let used = |table| frames.used(table).collect::<Vec<_>>();
         let table = frames.alloc_table(2).unwrap();
-        assert!(frames.window(table).is_empty());
-        for (index, window) in [(511, 511..512), (7, 7..512), (0, 0..512)] {
-            frames.widen(table, index);
-            assert_eq!((frames.window(table), frames.level(table)), (window, 2));
+        assert_eq!((used(table), frames.level(table)), (vec![], 2));
+        for index in [511, 7, 16, 500] {
+            frames.mark_used(table, index);
         }
+        assert_eq!((used(table), frames.level(table)), (vec![0..32, 496..512], 2));
+        (0..512).for_each(|index| frames.mark_used(table, index));
+        assert_eq!(used(table), vec![0..512]);
+        frames.free_root(table);
+        assert_eq!(used(frames.alloc_root().unwrap()), vec![]);
     }
 
     #[test]
-    fn metadata_is_eight_bytes() {
-        assert_eq!(size_of::<FrameInfo>(), 8);
+    fn metadata_is_twelve_bytes() {
+        assert_eq!(size_of::<FrameInfo>(), 12);
     }
 }

@@ -39,6 +39,7 @@ pub mod cpumask;
 pub mod fault;
 pub mod flush;
 pub mod frame;
+mod frame_info;
 pub mod handle;
 pub mod lazy;
 pub mod machine;

@@ -136,7 +136,7 @@ impl<M: Machine> Stale<M> {
 fn free_tree<M: Machine>(table: Frame, freed: &mut FrameList) {
     let frames = &M::system().frames;
     let leaf = frames.level(table) == LEAF_LEVEL;
-    for entry in &M::table(table).entries()[frames.window(table)] {
+    for entry in frames.used(table).flat_map(|used| &M::table(table).entries()[used]) {
         match entry.get().frame() {
             Some(frame) if leaf => frames.put_into(frame, freed),
             Some(below) => free_tree::<M>(below, freed),

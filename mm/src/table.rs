@@ -8,8 +8,8 @@
 //!   cached the old entry one more fault.
 //! * Another frame goes in only through invalid and a flush (break-before-make, Arm ARM D8.17.1).
 
+use core::iter;
 use core::marker::PhantomData;
-use core::ops::Range;
 
 use crate::addr::{Frame, Page, PageRange};
 use crate::machine::Machine;
@@ -50,7 +50,7 @@ impl<M: Machine> PageTable<M> {
                 None => return Err(span(page, level)),
             }
         }
-        Ok(Leaf::new(table))
+        Ok(Leaf::new(table, page))
     }
 
     /// The page's leaf table. Tables on the way to it that are missing are made and linked.
@@ -67,21 +67,26 @@ impl<M: Machine> PageTable<M> {
                 None => link_new_table::<M>(table, index, level + 1)?,
             };
         }
-        Ok(Leaf::new(table))
+        Ok(Leaf::new(table, page))
     }
 
-    /// The leaf tables that exist for these pages, each with the part of `pages` that may be set.
+    /// The parts of `pages` in which something may be mapped, each with its leaf table.
     pub(crate) fn leaves(&self, pages: PageRange) -> impl Iterator<Item = (Leaf<M>, PageRange)> {
+        let tables = self.leaf_tables(pages.clone());
+        tables.flat_map(move |leaf| {
+            let pages = pages.clone();
+            leaf.used().map(move |used| (leaf, intersection(&used, &pages)))
+        })
+    }
+
+    fn leaf_tables(&self, pages: PageRange) -> impl Iterator<Item = Leaf<M>> {
         let mut next = pages.start;
-        core::iter::from_fn(move || {
+        iter::from_fn(move || {
             while next < pages.end {
-                let page = next;
-                match self.walk(page) {
+                match self.walk(next) {
                     Ok(leaf) => {
-                        let covered = span(page, LEAF_LEVEL - 1);
-                        next = covered.end;
-                        let used = intersection(&leaf.window(covered.start), &pages);
-                        return Some((leaf, used));
+                        next = leaf.first.offset(ENTRIES as u64);
+                        return Some(leaf);
                     }
                     Err(missing) => next = missing.end,
                 }
@@ -93,9 +98,8 @@ impl<M: Machine> PageTable<M> {
     /// Pages that have a frame.
     pub fn resident(&self) -> u64 {
         let all = Page::from_number(0)..Page::END;
-        let present =
-            |(leaf, used): (Leaf<M>, PageRange)| each(used).filter(|&page| !leaf.get(page).is_empty()).count();
-        self.leaves(all).map(|leaf| present(leaf) as u64).sum()
+        self.leaves(all).flat_map(|(leaf, used)| each(used).filter(move |&page| !leaf.get(page).is_empty())).count()
+            as u64
     }
 
     /// Unmaps the pages, flushes and frees, in as many rounds as it takes.
@@ -127,15 +131,14 @@ impl<M: Machine> PageTable<M> {
             }
             table = below;
         }
-        let leaf = Leaf::new(table);
-        let covered = span(pages.start, LEAF_LEVEL - 1);
-        for page in each(intersection(&leaf.window(covered.start), &pages)) {
+        let leaf = Leaf::new(table, pages.start);
+        for page in leaf.used().flat_map(|used| each(intersection(&used, &pages))) {
             if stale.is_full() {
                 return page;
             }
             leaf.clear(page, stale);
         }
-        covered.end
+        leaf.first.offset(ENTRIES as u64)
     }
 
     /// Takes every table away from the root.
@@ -144,13 +147,10 @@ impl<M: Machine> PageTable<M> {
     /// are gone. Only if no table was ever linked is there nothing that a walk could have cached.
     pub(crate) fn unlink_all(&self) -> Stale<M> {
         let mut stale = Stale::new();
-        let window = M::system().frames.window(self.root);
-        if window.is_empty() {
-            return stale;
-        }
-        stale.add_everything();
-        for entry in &M::table(self.root).entries()[window] {
-            if let Some(unlinked) = entry.take().frame() {
+        for used in M::system().frames.used(self.root) {
+            stale.add_everything();
+            let linked = M::table(self.root).entries()[used].iter().filter(|entry| !entry.get().is_empty());
+            for unlinked in linked.filter_map(|entry| entry.take().frame()) {
                 stale.add_table(unlinked, Page::from_number(0)..Page::END);
             }
         }
@@ -206,7 +206,7 @@ fn link_new_table<M: Machine>(parent: Frame, index: usize, level: u8) -> Result<
     let table = frames.alloc_table(level).ok_or(OutOfMemory)?;
     // A walker that sees the link must see the zeroes, not what the frame held before.
     M::run(Sequence::PublishEntries, 0);
-    frames.widen(parent, index);
+    frames.mark_used(parent, index);
     M::table(parent).entry(index).set(Descriptor::table(table));
     Ok(table)
 }
@@ -215,19 +215,31 @@ fn link_new_table<M: Machine>(parent: Frame, index: usize, level: u8) -> Result<
 pub(crate) struct Leaf<M: Machine> {
     frame: Frame,
     table: &'static Table,
+    /// The page of its first entry.
+    first: Page,
     machine: PhantomData<M>,
 }
 
+impl<M: Machine> Clone for Leaf<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Machine> Copy for Leaf<M> {}
+
 impl<M: Machine> Leaf<M> {
-    fn new(frame: Frame) -> Self {
+    /// The leaf table in this frame, which translates this page.
+    fn new(frame: Frame, page: Page) -> Self {
         debug_assert_eq!(M::system().frames.level(frame), LEAF_LEVEL, "{frame:?} is not a leaf table");
-        Self { frame, table: M::table(frame), machine: PhantomData }
+        let first = span(page, LEAF_LEVEL - 1).start;
+        Self { frame, table: M::table(frame), first, machine: PhantomData }
     }
 
-    /// The pages outside which nothing was ever installed, given the table's first page.
-    fn window(&self, first: Page) -> PageRange {
-        let Range { start, end } = M::system().frames.window(self.frame);
-        first.offset(start as u64)..first.offset(end as u64)
+    /// Runs of pages outside which nothing was ever installed.
+    fn used(self) -> impl Iterator<Item = PageRange> {
+        let page = move |index| self.first.offset(index as u64);
+        M::system().frames.used(self.frame).map(move |used| page(used.start)..page(used.end))
     }
 
     /// The page's descriptor.
@@ -240,7 +252,7 @@ impl<M: Machine> Leaf<M> {
     pub(crate) fn install(&self, page: Page, new: Descriptor) {
         debug_assert!(!self.get(page).is_valid(), "{page:?} was mapped already: break before make");
         let index = index(page, LEAF_LEVEL);
-        M::system().frames.widen(self.frame, index);
+        M::system().frames.mark_used(self.frame, index);
         self.table.entry(index).set(new);
     }
 

@@ -258,6 +258,17 @@ fn an_image_is_read_on_demand_and_code_is_synchronised() {
 }
 
 #[test]
+fn memory_that_becomes_code_is_synchronised_once() {
+    let program = Running::start(50);
+    program.map(HERE, 1);
+    let synced = |log: Vec<Event>| log.iter().filter(|event| matches!(event, Event::Synced(_))).count();
+    program.protect(HERE, 1, Protection::READ_EXECUTE);
+    assert_eq!(synced(Fake::log()), 1);
+    program.protect(HERE, 1, Protection::READ_EXECUTE);
+    assert_eq!(synced(Fake::log()), 0);
+}
+
+#[test]
 fn bytes_are_written_across_pages() {
     let program = Running::start(50);
     program.map_as(HERE, 3, Attributes::anonymous(Protection::READ_WRITE));

@@ -1,0 +1,119 @@
+//! What is known about each frame: twelve bytes, kept outside it.
+//!
+//! So a frame that nobody owns is never touched, and a list of frames needs no memory of its own.
+
+use core::iter;
+use core::ops::Range;
+
+use crate::pte::ENTRIES;
+use crate::sync::{AtomicU32, Ordering};
+
+/// What is known about one frame. All zeroes is a valid value: a frame that nobody owns.
+#[derive(Default)]
+pub struct FrameInfo {
+    /// 0: nobody's (free, reserved, or on a [`FrameList`]). Below [`TABLE`]: data, with so many
+    /// references. With [`TABLE`] set: a translation table, its level in the lowest bits.
+    pub(crate) word: AtomicU32,
+    /// Index + 1 of the next frame of the list that this one is on; 0 ends it.
+    next: AtomicU32,
+    /// Of a table: the groups of entries that were ever set, one bit for each.
+    used: AtomicU32,
+}
+
+/// Marks the word of a table.
+pub(crate) const TABLE: u32 = 1 << 31;
+/// Entries in a group.
+const GROUP: usize = ENTRIES / u32::BITS as usize;
+
+// Relaxed in all four: a table's use is read and written under the lock of its address space.
+impl FrameInfo {
+    /// Forgets which entries were set: the table is new.
+    pub(crate) fn clear_used(&self) {
+        self.used.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that an entry is set.
+    #[inline]
+    pub(crate) fn mark_used(&self, index: usize) {
+        let (used, group) = (self.used.load(Ordering::Relaxed), 1 << (index / GROUP));
+        if used & group == 0 {
+            self.used.store(used | group, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs of indices outside which no entry was ever set. Most tables hold a few neighbours, and
+    /// a fork or an exit looks at every table of its program.
+    pub(crate) fn used(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let mut groups = u64::from(self.used.load(Ordering::Relaxed));
+        iter::from_fn(move || {
+            let start = groups.trailing_zeros() as usize;
+            let end = start + (groups.checked_shr(start as u32)?).trailing_ones() as usize;
+            groups &= !0 << end;
+            Some(start * GROUP..end * GROUP)
+        })
+    }
+}
+
+/// Frames linked through their metadata.
+///
+/// Dropping a list that is not empty loses its frames.
+#[must_use]
+#[derive(Default)]
+pub struct FrameList {
+    /// Index + 1 of the first frame; 0 if there is none.
+    head: u32,
+    /// Index + 1 of the last frame.
+    tail: u32,
+    len: usize,
+}
+
+impl FrameList {
+    /// A list without frames.
+    pub const fn new() -> Self {
+        Self { head: 0, tail: 0, len: 0 }
+    }
+
+    /// How many frames are on it.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no frame on it.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    // Relaxed in all three: the links of a list change under whatever owns the list.
+
+    pub(crate) fn push(&mut self, info: &[FrameInfo], index: usize) {
+        info[index].next.store(self.head, Ordering::Relaxed);
+        self.head = index as u32 + 1;
+        if self.len == 0 {
+            self.tail = self.head;
+        }
+        self.len += 1;
+    }
+
+    pub(crate) fn pop(&mut self, info: &[FrameInfo]) -> Option<usize> {
+        let index = self.head.checked_sub(1)? as usize;
+        self.head = info[index].next.load(Ordering::Relaxed);
+        self.len -= 1;
+        Some(index)
+    }
+
+    /// The indices of its frames, first to last.
+    pub(crate) fn iter(&self, info: &[FrameInfo]) -> impl Iterator<Item = usize> {
+        let next = |&index: &usize| (info[index].next.load(Ordering::Relaxed) as usize).checked_sub(1);
+        iter::successors((self.head as usize).checked_sub(1), next).take(self.len)
+    }
+
+    pub(crate) fn prepend(&mut self, info: &[FrameInfo], other: FrameList) {
+        let Some(last) = other.tail.checked_sub(1).filter(|_| other.len > 0) else { return };
+        info[last as usize].next.store(self.head, Ordering::Relaxed);
+        if self.len == 0 {
+            self.tail = other.tail;
+        }
+        self.head = other.head;
+        self.len += other.len;
+    }
+}
