@@ -3,6 +3,8 @@
 //! Each prints `ok NAME` or `FAIL NAME: why`; the last line is `N passed, N failed`, the verdict 0 or 1. A panic ends
 //! the kernel with 101. `test=SUBSTRING` on the command line chooses tests by name.
 
+pub mod mms;
+
 use alloc::string::String;
 use core::arch::naked_asm;
 use core::fmt;

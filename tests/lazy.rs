@@ -6,17 +6,14 @@
 
 extern crate alloc;
 
-#[path = "common/mms.rs"]
-mod mms;
-
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lazuli::arch::user_copy::copy_from_user;
 use lazuli::machine::Kernel;
-use lazuli::{kernel_tests, percpu, sched};
+use lazuli::testing::mms::*;
+use lazuli::{expect, kernel_tests, percpu, sched};
 use mm::{Counter, CpuId, Machine, Scheme};
-use mms::*;
 
 kernel_tests! {
     t24_every_cpu_starts_on_init_mm,

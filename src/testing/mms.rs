@@ -4,22 +4,25 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use lazuli::arch::timer::now_ns;
-use lazuli::machine::Kernel;
-use lazuli::sched::{self, Builder, Signals, Thread};
-use lazuli::{ipi, percpu, sync};
 use mm::pte::Protection;
 use mm::region::Attributes;
 use mm::space::Placement;
 use mm::{Counter, CpuId, CpuSet, Machine, Mm, MmUser, PAGE_SIZE, Scheme};
 
-pub(crate) type Outcome = Result<(), String>;
+use crate::arch::timer::now_ns;
+use crate::machine::Kernel;
+use crate::sched::{self, Builder, Signals, Thread};
+use crate::{ipi, percpu, sync};
 
-pub(crate) const MS: u64 = 1_000_000;
+/// What a test returns.
+pub type Outcome = Result<(), String>;
+
+/// A millisecond in nanoseconds.
+pub const MS: u64 = 1_000_000;
 /// How long a test waits for what must happen: an emulated CPU may lose its host CPU for long.
 const PATIENCE_NS: u64 = 20_000 * MS;
-/// Where `mapped` puts its page.
-pub(crate) const PAGE: u64 = 0x40_0000;
+/// Where [`mapped`] puts its page.
+pub const PAGE: u64 = 0x40_0000;
 
 /// Fails a test unless what was seen is what must be.
 #[macro_export]
@@ -32,41 +35,49 @@ macro_rules! expect {
     };
 }
 
-pub(crate) fn scheme() -> Scheme {
+/// The scheme that this boot chose.
+pub fn scheme() -> Scheme {
     Kernel::system().config.scheme
 }
 
 /// The online CPU that tests use as "another one": 1, or 0 on a machine with one CPU.
-pub(crate) fn other_cpu() -> usize {
+pub fn other_cpu() -> usize {
     percpu::count().min(2) - 1
 }
 
-pub(crate) fn mask(cpu: usize) -> CpuSet {
+/// The set of this one CPU.
+pub fn mask(cpu: usize) -> CpuSet {
     CpuSet::only(CpuId(cpu as u16))
 }
 
 /// A counter of one CPU.
-pub(crate) fn count_on(cpu: usize, counter: Counter) -> u64 {
+pub fn count_on(cpu: usize, counter: Counter) -> u64 {
     Kernel::system().cpus()[cpu].counters.get(counter)
 }
 
 /// A counter, summed over all CPUs.
-pub(crate) fn total(counter: Counter) -> u64 {
+pub fn total(counter: Counter) -> u64 {
     Kernel::system().total(counter)
 }
 
 /// IPIs sent so far to shoot lazy CPUs.
-pub(crate) fn shoots() -> u64 {
+pub fn shoots() -> u64 {
     (0..percpu::count()).map(|cpu| percpu::of(cpu).ipi.sent(ipi::Reason::Shoot)).sum()
 }
 
 /// A new, empty address space.
-pub(crate) fn new_mm() -> MmUser<Kernel> {
+///
+/// # Panics
+/// If there is no frame for its root.
+pub fn new_mm() -> MmUser<Kernel> {
     Mm::create().expect("no frame for a root table")
 }
 
 /// A new address space with one page at [`PAGE`] that holds `word`.
-pub(crate) fn mapped(word: u64) -> MmUser<Kernel> {
+///
+/// # Panics
+/// If there is no memory.
+pub fn mapped(word: u64) -> MmUser<Kernel> {
     let mm = new_mm();
     let attributes = Attributes::anonymous(Protection::READ_WRITE);
     let mut space = mm.space();
@@ -77,7 +88,10 @@ pub(crate) fn mapped(word: u64) -> MmUser<Kernel> {
 }
 
 /// Starts a thread on one CPU, which owns an address space or none.
-pub(crate) fn spawn(cpu: usize, mm: Option<MmUser<Kernel>>, entry: impl FnOnce() + Send + 'static) -> Arc<Thread> {
+///
+/// # Panics
+/// If there is no memory for its stack.
+pub fn spawn(cpu: usize, mm: Option<MmUser<Kernel>>, entry: impl FnOnce() + Send + 'static) -> Arc<Thread> {
     let builder = Builder::new("test").affinity(mask(cpu));
     let builder = match mm {
         Some(mm) => builder.mm(mm),
@@ -87,21 +101,31 @@ pub(crate) fn spawn(cpu: usize, mm: Option<MmUser<Kernel>>, entry: impl FnOnce()
 }
 
 /// Runs a thread of `mm` on a CPU to its end: the thread gives its user back and leaves the CPU lazy on `mm`.
-pub(crate) fn visit(cpu: usize, mm: &MmUser<Kernel>) -> Outcome {
+///
+/// # Errors
+/// If it takes too long.
+pub fn visit(cpu: usize, mm: &MmUser<Kernel>) -> Outcome {
     join(&spawn(cpu, Some(mm.clone()), leave_mm))
 }
 
 /// What an exiting task does first.
-pub(crate) fn leave_mm() {
+pub fn leave_mm() {
     drop(sched::replace_mm(None));
 }
 
-pub(crate) fn join(thread: &Thread) -> Outcome {
+/// Waits for a thread's end.
+///
+/// # Errors
+/// If it takes too long.
+pub fn join(thread: &Thread) -> Outcome {
     until("a thread ends", || thread.has_exited())
 }
 
 /// Sleeps until something is so.
-pub(crate) fn until(what: &str, done: impl Fn() -> bool) -> Outcome {
+///
+/// # Errors
+/// If it takes too long.
+pub fn until(what: &str, done: impl Fn() -> bool) -> Outcome {
     let end = now_ns() + PATIENCE_NS;
     while !done() {
         if now_ns() > end {
@@ -113,29 +137,39 @@ pub(crate) fn until(what: &str, done: impl Fn() -> bool) -> Outcome {
 }
 
 /// Spins, without giving up the CPU, until something is so, for as long as a test may take.
-pub(crate) fn spin_until(done: impl Fn() -> bool) {
+pub fn spin_until(done: impl Fn() -> bool) {
     let end = now_ns() + PATIENCE_NS;
     while !done() && now_ns() < end {
         sync::relax();
     }
 }
 
-pub(crate) fn sleep(ns: u64) {
+/// Sleeps for so many nanoseconds.
+///
+/// # Panics
+/// If a signal ends the sleep, which a kernel thread never gets.
+pub fn sleep(ns: u64) {
     sched::sleep_until(now_ns() + ns, Signals::Wait).expect("no signal may end this sleep");
 }
 
 /// Waits until no dead address space waits to be freed.
-pub(crate) fn settle() -> Outcome {
+///
+/// # Errors
+/// If it takes too long.
+pub fn settle() -> Outcome {
     until("all dead address spaces are freed", || Kernel::system().dead.now() == 0)
 }
 
 /// Makes every CPU leave whatever it is lazy on, by running a thread of another address space there.
-pub(crate) fn displace_all() -> Outcome {
+///
+/// # Errors
+/// If it takes too long.
+pub fn displace_all() -> Outcome {
     let other = new_mm();
     (0..percpu::count()).try_for_each(|cpu| visit(cpu, &other))
 }
 
 /// Whether a CPU's slot names this address space.
-pub(crate) fn is_loaded(cpu: usize, mm: &Mm<Kernel>) -> bool {
+pub fn is_loaded(cpu: usize, mm: &Mm<Kernel>) -> bool {
     Kernel::system().cpus()[cpu].has_loaded(mm)
 }
