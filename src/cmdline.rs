@@ -47,13 +47,7 @@ const OPTIONS: &[Known] = &[
     known("test", "SUBSTRING", any),
     known("lazy_tlb", "SCHEME", any),
     known("lazy_tlb.debug", "0|1", any),
-    known("lazy_tlb.exit", "init", any),
-    known("lazy_tlb.batch", "N", any),
-    known("lazy_tlb.target", "mask|slot", any),
-    known("lazy_tlb.trim", "dying", any),
-    known("tlbi", "broadcast|ipi|auto", any),
-    known("tlbi.piggyback", "on|off", any),
-    known("tlbi.exit", "flush|retire", any),
+    known("tlbi", "broadcast", any),
     known("asid_bits", "N", any),
 ];
 

@@ -30,6 +30,8 @@ impl Default for Config {
 pub enum ConfigError<'a> {
     /// `lazy_tlb=` names no scheme.
     UnknownScheme(&'a str),
+    /// An option that looks like one of ours and is none.
+    UnknownOption(&'a str),
     /// An option that is on or off got something else.
     NotASwitch(&'static str, &'a str),
     /// `tlbi=` names no mode.
@@ -59,6 +61,10 @@ impl fmt::Display for ConfigError<'_> {
                 write!(f, "lazy_tlb={given}: no such scheme; valid are")?;
                 SCHEMES.iter().try_for_each(|(name, _)| write!(f, " {name}"))
             }
+            Self::UnknownOption(given) => {
+                write!(f, "{given}: no such option; valid are")?;
+                Config::OPTIONS.iter().try_for_each(|name| write!(f, " {name}"))
+            }
             Self::NotASwitch(option, given) => write!(f, "{option}={given}: valid are 0 and 1"),
             Self::UnknownMode(given) => write!(f, "tlbi={given}: no such mode; valid is broadcast"),
             Self::BadAsidBits { given, most } => {
@@ -75,11 +81,11 @@ impl Config {
     /// The options this layer takes, as `/chosen/bootargs` spells them.
     pub const OPTIONS: &'static [&'static str] = &["lazy_tlb", "lazy_tlb.debug", "tlbi", "asid_bits"];
 
-    /// Takes one option. Options outside [`Config::OPTIONS`] are somebody else's and ignored.
+    /// Takes one option. Those of other layers are ignored; what begins like one of ours must be one.
     ///
     /// # Errors
-    /// If the value is none of the valid ones.
-    pub fn set<'a>(&mut self, option: &str, value: &'a str) -> Result<(), ConfigError<'a>> {
+    /// If the option or its value is none of the valid ones.
+    pub fn set<'a>(&mut self, option: &'a str, value: &'a str) -> Result<(), ConfigError<'a>> {
         match option {
             "lazy_tlb" => {
                 let found = SCHEMES.iter().find(|(name, _)| *name == value);
@@ -90,6 +96,10 @@ impl Config {
             "asid_bits" => {
                 let bits = value.parse().ok().filter(|bits| (2..=16).contains(bits));
                 self.asid_bits = Some(bits.ok_or(ConfigError::BadAsidBits { given: value, most: 16 })?);
+            }
+            "tlbi" => {}
+            _ if ["lazy_tlb", "tlbi", "asid"].iter().any(|ours| option.starts_with(ours)) => {
+                return Err(ConfigError::UnknownOption(option));
             }
             _ => {}
         }
@@ -129,6 +139,14 @@ mod tests {
     fn nonsense_names_the_valid_words() {
         let error = Config::default().set("lazy_tlb", "nonsense").unwrap_err();
         assert_eq!(error.to_string(), "lazy_tlb=nonsense: no such scheme; valid are refcount shootdown eager");
+    }
+
+    /// What is not done is not taken in silence.
+    #[test]
+    fn an_option_of_ours_must_be_known() {
+        let mut config = Config::default();
+        assert_eq!(config.set("lazy_tlb.speed", "9"), Err(ConfigError::UnknownOption("lazy_tlb.speed")));
+        assert_eq!(config.set("init", "/init"), Ok(()));
     }
 
     /// Rule 7: usable ASIDs (all but 0) >= CPUs + 1.
