@@ -25,7 +25,7 @@ pub(crate) const TABLE: u32 = 1 << 31;
 /// Entries in a group.
 const GROUP: usize = ENTRIES / u32::BITS as usize;
 
-// Relaxed in all four: a table's use is read and written under the lock of its address space.
+// Relaxed throughout: a table's use is read and written under the lock of its address space.
 impl FrameInfo {
     /// Forgets which entries were set: the table is new.
     pub(crate) fn clear_used(&self) {
@@ -83,7 +83,7 @@ impl FrameList {
         self.len == 0
     }
 
-    // Relaxed in all three: the links of a list change under whatever owns the list.
+    // Relaxed throughout: the links of a list change under whatever owns the list.
 
     pub(crate) fn push(&mut self, info: &[FrameInfo], index: usize) {
         info[index].next.store(self.head, Ordering::Relaxed);

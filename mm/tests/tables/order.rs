@@ -317,6 +317,8 @@ fn the_break_moves_both_ways() {
     assert_eq!(brk(start - 1), start + 5 * PAGE, "below the heap");
     program.map(start + 6 * PAGE, 1);
     assert_eq!(brk(start + 7 * PAGE), start + 5 * PAGE, "something is in the way");
+    let child = program.fork();
+    assert_eq!(child.space().brk(&child, 0), start + 5 * PAGE, "a child has its parent's heap");
     assert_eq!(brk(start), start);
     assert_eq!(program.mm.space().tables().resident(), 1, "only what was in the way");
 }
