@@ -8,28 +8,29 @@ set -eu
 say() { echo "setup: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# Runs a command as root; says the command where that cannot be.
+# Runs a line of shell as root; says it where that cannot be.
 as_root() {
-    say "$*"
     if [ "$(id -u)" = 0 ]; then
-        "$@"
+        say "$1"
+        sh -c "$1"
     elif command -v sudo >/dev/null; then
-        sudo "$@" || die "sudo refused; as root run: $*"
+        say "sudo: $1"
+        sudo sh -c "$1" || die "sudo refused or failed; as root run: $1"
     else
-        die "neither root nor sudo; as root run: $*"
+        die "neither root nor sudo; as root run: $1"
     fi
 }
 
-# install WHAT PACKAGE...: by apt-get, or says what to install.
+# install WHAT PACKAGES [BEFORE]: by apt-get, once the shell line BEFORE is done; or says what to install.
 install() {
-    what=$1
-    shift
-    command -v apt-get >/dev/null || die "$what is missing; install it with this system's package manager"
-    as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+    command -v apt-get >/dev/null || die "$1 is missing; install it with this system's package manager"
+    as_root "${3:-}apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $2"
 }
 
 rust() {
+    if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+        die "Rust is not in PATH; run: . \$HOME/.cargo/env"
+    fi
     command -v cargo >/dev/null || die "Rust is missing; run: curl https://sh.rustup.rs -sSf | sh -s -- -y"
     libraries=$(rustc --print sysroot)/lib/rustlib
     for target in aarch64-unknown-none-softfloat aarch64-unknown-linux-musl; do
@@ -45,7 +46,7 @@ rust() {
 }
 
 linker() {
-    command -v cc >/dev/null || install "a C linker (gcc and libc6-dev)" gcc libc6-dev
+    command -v cc >/dev/null || install "a C linker (gcc and libc6-dev)" "gcc libc6-dev"
 }
 
 # The major version of the installed QEMU; nothing if there is none.
@@ -53,20 +54,19 @@ qemu_version() {
     qemu-system-aarch64 --version 2>/dev/null | sed -n '1s/.*version \([0-9]*\)\..*/\1/p'
 }
 
-# Debian 12 has QEMU 7.2. Its backports have one with the Raspberry Pi 4.
-add_backports() {
+# Debian 12 has QEMU 7.2; its backports have one with the Raspberry Pi 4. Prints the line that makes them known.
+backports() {
     apt-cache policy | grep -q bookworm-backports && return
     mirror=$(apt-cache policy | sed -n 's|^ *[0-9]* \(http[^ ]*\) bookworm/main .*|\1|p' | head -n 1)
     line="deb ${mirror:-http://deb.debian.org/debian} bookworm-backports main"
-    as_root sh -c "echo '$line' >/etc/apt/sources.list.d/bookworm-backports.list"
+    echo "echo '$line' >/etc/apt/sources.list.d/bookworm-backports.list && "
 }
 
 qemu() {
     version=$(qemu_version)
     [ "${version:-0}" -ge 9 ] && return
     if grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release && command -v apt-get >/dev/null; then
-        add_backports
-        install "QEMU" -t bookworm-backports qemu-system-arm
+        install "QEMU" "-t bookworm-backports qemu-system-arm" "$(backports)"
     elif [ -z "$version" ]; then
         install "QEMU for Arm (qemu-system-aarch64, 9.0 or newer)" qemu-system-arm
     fi
