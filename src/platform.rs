@@ -157,3 +157,8 @@ pub fn try_get() -> Option<&'static Platform<'static>> {
 pub fn bootargs() -> &'static str {
     TREE.get().and_then(|&tree| parse::bootargs(tree)).unwrap_or("")
 }
+
+/// What the loader gives as a seed for random numbers; empty if it gives none.
+pub fn random_seed() -> &'static [u8] {
+    TREE.get().and_then(|&tree| parse::random_seed(tree)).unwrap_or(&[])
+}

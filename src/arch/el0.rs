@@ -6,24 +6,26 @@ use core::sync::atomic::Ordering;
 use super::exception::{FRAME, TrapFrame, fault_now};
 use super::fault_decode::class;
 use crate::drivers::gic;
+use crate::sched::thread::flags;
 use crate::sync::{mask_irqs, unmask_irqs};
-use crate::{panic, percpu, sched};
+use crate::{panic, percpu, process, sched, syscall};
 
 /// A system call or a fault. Interrupts come on as soon as the syndrome is read.
 pub(super) extern "C" fn sync(frame: &mut TrapFrame) {
     let fault = fault_now();
     unmask_irqs();
     match fault.class() {
+        class::SVC => syscall::dispatch(frame),
         class::FP_ACCESS => sched::on_fp_trap(),
-        _ => panic::on_exception(frame, format_args!("no program runs yet: {fault}")),
+        _ => process::fault::from_user(frame, &fault),
     }
-    before_return();
+    before_return(frame);
 }
 
 /// An interrupt.
-pub(super) extern "C" fn irq(_frame: &mut TrapFrame) {
+pub(super) extern "C" fn irq(frame: &mut TrapFrame) {
     gic::handle_irq();
-    before_return();
+    before_return(frame);
 }
 
 /// The memory system reports an error that it cannot place: nothing can be trusted any more.
@@ -33,18 +35,26 @@ pub(super) extern "C" fn serror(frame: &mut TrapFrame) {
 
 /// Does what waits to be done before the running thread goes on in its program. Interrupts are masked afterwards.
 #[inline]
-fn before_return() {
-    mask_irqs();
-    // Relaxed: this CPU's own.
-    if percpu::this().need_resched.load(Ordering::Relaxed) {
-        sched::preempt();
+fn before_return(frame: &mut TrapFrame) {
+    loop {
+        mask_irqs();
+        // Relaxed: this CPU's own.
+        if percpu::this().need_resched.load(Ordering::Relaxed) {
+            sched::preempt();
+        }
+        // Relaxed: who raises it from another CPU also interrupts this one.
+        if sched::current().flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING == 0 {
+            return;
+        }
+        unmask_irqs();
+        process::before_return(frame);
     }
 }
 
 /// Leaves the kernel for a program that starts with these registers. The thread's kernel stack is empty afterwards.
-pub fn enter(first: &TrapFrame) -> ! {
+pub fn enter(first: &mut TrapFrame) -> ! {
     let top = sched::current().stack_top().expect("an idle thread runs no program");
-    before_return();
+    before_return(first);
     // SAFETY: interrupts are masked, and `top` is the top of the stack we are on, which nobody comes back to.
     unsafe { load_frame(first, top) }
 }

@@ -7,6 +7,8 @@ use core::arch::global_asm;
 
 use super::exception::TrapFrame;
 use super::fault_decode::Fault;
+use crate::process;
+use crate::sync::{mask_irqs, unmask_irqs};
 
 /// A user address that could not be read or written: EFAULT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct BadAddress;
 
 /// User addresses end here: TTBR0's half of 48 bits.
 const USER_END: u64 = 1 << 48;
+/// PSTATE.I: interrupts are masked.
+const PSTATE_I: u64 = 1 << 7;
 
 // Both take (x0 to, x1 from, x2 length), return 0 in x0, and on a fault go on at `user_copy_fixup`, which returns 1.
 // 32 bytes, then 8, then 1 at a time; LDTR and STTR need no alignment in Normal memory.
@@ -138,13 +142,27 @@ fn to_result(failed: u64) -> Result<(), BadAddress> {
     if failed == 0 { Ok(()) } else { Err(BadAddress) }
 }
 
-/// If `fault` interrupted a copy on the user's side, makes the copy return its error.
+/// If `fault` interrupted a copy on the user's side, makes the copy go on, or return its error.
 pub(super) fn fix_up(frame: &mut TrapFrame, fault: &Fault) -> bool {
     let range = user_copy_start as *const () as u64..user_copy_end as *const () as u64;
-    let is_users = fault.is_abort() && fault.address.is_some_and(|address| address < USER_END);
-    if !is_users || !range.contains(&frame.pc) {
+    let Some(address) = fault.address.filter(|&address| address < USER_END) else { return false };
+    if !fault.is_abort() || !range.contains(&frame.pc) {
         return false;
     }
-    frame.pc = user_copy_fixup as *const () as u64;
+    if !make_accessible(frame, fault, address) {
+        frame.pc = user_copy_fixup as *const () as u64;
+    }
     true
+}
+
+/// Lets the address space bring the page in. A copy under masked interrupts does without: what a page fault needs
+/// may wait.
+fn make_accessible(frame: &TrapFrame, fault: &Fault, address: u64) -> bool {
+    if frame.pstate & PSTATE_I != 0 {
+        return false;
+    }
+    unmask_irqs();
+    let accessible = process::fault::from_copy(fault, address);
+    mask_irqs();
+    accessible
 }

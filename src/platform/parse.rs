@@ -1,7 +1,7 @@
 //! From the device tree to [`Platform`]: one function for each thing the kernel wants to know.
 
 use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::{Node, ToCellInt};
+use dtoolkit::{Node, Property, ToCellInt};
 use mm::MAX_CPUS;
 
 use super::memory::push;
@@ -49,6 +49,11 @@ impl<'t> Platform<'t> {
 /// `/chosen/bootargs`.
 pub(super) fn bootargs(tree: Fdt<'_>) -> Option<&str> {
     tree::string(&tree.find_node("/chosen")?, "bootargs")
+}
+
+/// `/chosen/rng-seed`.
+pub(super) fn random_seed(tree: Fdt<'_>) -> Option<&[u8]> {
+    tree.find_node("/chosen")?.property("rng-seed")?.value_as().ok()
 }
 
 /// `linux,initrd-start` and `linux,initrd-end`: one or two cells each, the end exclusive.

@@ -1,0 +1,125 @@
+//! File descriptors: the numbers that a process has for what it opened.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::errno::Errno;
+use crate::fs::file::OpenFile;
+use crate::sync::SpinLock;
+
+/// One past the highest descriptor: `RLIMIT_NOFILE`.
+pub const LIMIT: usize = 1024;
+
+/// A descriptor's entry.
+#[derive(Clone)]
+struct Entry {
+    file: Arc<OpenFile>,
+    close_on_exec: bool,
+}
+
+/// The descriptors of a process, or of several that share them (`CLONE_FILES`).
+pub struct Descriptors(SpinLock<Vec<Option<Entry>>>);
+
+impl Descriptors {
+    /// Descriptors 0, 1 and 2 for `file`.
+    pub fn with_standard(file: &Arc<OpenFile>) -> Self {
+        let entry = Some(Entry { file: file.clone(), close_on_exec: false });
+        Self(SpinLock::new(alloc::vec![entry; 3]))
+    }
+
+    /// No descriptor.
+    pub fn none() -> Self {
+        Self(SpinLock::new(Vec::new()))
+    }
+
+    /// A copy: the same open files under the same numbers.
+    pub fn duplicate(&self) -> Self {
+        Self(SpinLock::new(self.0.lock().clone()))
+    }
+
+    /// What is open under this number.
+    pub fn get(&self, number: u64) -> Result<Arc<OpenFile>, Errno> {
+        // Descriptors are ints: the upper half of the register means nothing.
+        let entries = self.0.lock();
+        let entry = entries.get(number as u32 as usize).and_then(Option::as_ref);
+        entry.map(|entry| entry.file.clone()).ok_or(Errno::EBADF)
+    }
+
+    /// Gives `file` the lowest free number from `least` on.
+    pub fn add(&self, file: Arc<OpenFile>, least: usize, close_on_exec: bool) -> Result<usize, Errno> {
+        let mut entries = self.0.lock();
+        let free = (least..entries.len()).find(|&number| entries[number].is_none());
+        let number = free.unwrap_or(entries.len().max(least));
+        if number >= LIMIT {
+            return Err(Errno::EMFILE);
+        }
+        if number >= entries.len() {
+            entries.resize(number + 1, None);
+        }
+        entries[number] = Some(Entry { file, close_on_exec });
+        Ok(number)
+    }
+
+    /// Gives `file` exactly this number. What had it is returned, to be closed without the lock.
+    pub fn set(&self, number: usize, file: Arc<OpenFile>, close_on_exec: bool) -> Result<Option<Arc<OpenFile>>, Errno> {
+        if number >= LIMIT {
+            return Err(Errno::EBADF);
+        }
+        let mut entries = self.0.lock();
+        if number >= entries.len() {
+            entries.resize(number + 1, None);
+        }
+        let before = entries[number].replace(Entry { file, close_on_exec });
+        Ok(before.map(|entry| entry.file))
+    }
+
+    /// Frees a number. The file is returned, to be closed without the lock.
+    pub fn remove(&self, number: u64) -> Result<Arc<OpenFile>, Errno> {
+        let mut entries = self.0.lock();
+        let entry = entries.get_mut(number as u32 as usize).and_then(Option::take);
+        entry.map(|entry| entry.file).ok_or(Errno::EBADF)
+    }
+
+    /// Whether the number is closed by `execve`.
+    pub fn closes_on_exec(&self, number: u64) -> Result<bool, Errno> {
+        let entries = self.0.lock();
+        let entry = entries.get(number as u32 as usize).and_then(Option::as_ref);
+        entry.map(|entry| entry.close_on_exec).ok_or(Errno::EBADF)
+    }
+
+    /// Says whether the number is closed by `execve`.
+    pub fn set_close_on_exec(&self, number: u64, close: bool) -> Result<(), Errno> {
+        let mut entries = self.0.lock();
+        let entry = entries.get_mut(number as u32 as usize).and_then(Option::as_mut);
+        entry.map(|entry| entry.close_on_exec = close).ok_or(Errno::EBADF)
+    }
+
+    /// Closes what `execve` closes.
+    pub fn close_for_exec(&self) {
+        self.take_all(|entry| entry.close_on_exec);
+    }
+
+    /// Closes the numbers from `first` to `last`.
+    pub fn close_range(&self, first: usize, last: usize) {
+        let mut closed = Vec::new();
+        {
+            let mut entries = self.0.lock();
+            let end = entries.len().min(last.saturating_add(1));
+            if first < end {
+                closed.extend(entries[first..end].iter_mut().filter_map(Option::take));
+            }
+        }
+    }
+
+    /// Takes the entries that match out, and closes them once the lock is free: the last close of
+    /// a pipe's end wakes threads.
+    fn take_all(&self, matches: impl Fn(&Entry) -> bool) {
+        let mut closed = Vec::new();
+        {
+            let mut entries = self.0.lock();
+            for entry in entries.iter_mut().filter(|entry| entry.as_ref().is_some_and(&matches)) {
+                closed.extend(entry.take());
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Files: the initramfs as the root, a writable /tmp, devices, /proc, and pipes.
+//!
+//! [`node`] is the tree of names, [`path`] walks it, [`file`] is what is open and [`descriptor`]
+//! numbers it. Everything lives in memory; nothing here waits but a pipe and the console.
+
+pub mod borrow;
+pub mod cpio;
+pub mod descriptor;
+pub mod device;
+pub mod file;
+pub mod initramfs;
+pub mod node;
+pub mod path;
+pub mod pipe;
+pub mod poll;
+pub mod proc;
+pub mod regular;

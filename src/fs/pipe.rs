@@ -1,0 +1,274 @@
+//! Pipes.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec;
+
+use linux_raw_sys::general as linux;
+
+use crate::errno::Errno;
+use crate::fs::file::{File, OpenFile, Ready, Waiting, anonymous_status};
+use crate::fs::poll;
+use crate::sched::{Patience, WaitQueue};
+use crate::sync::SpinLock;
+use crate::user_memory::{self, UserBuffer};
+
+/// How many bytes a pipe holds.
+const CAPACITY: usize = 64 << 10;
+/// The room a pipe starts with; it grows when a writer needs more.
+const FIRST_ROOM: usize = 4096;
+/// Writes of up to this many bytes are not torn.
+const ATOMIC: usize = linux::PIPE_BUF as usize;
+/// The request that asks how many bytes can be read.
+const FIONREAD: u32 = 0x541b;
+
+/// Bytes in a circle.
+struct Ring {
+    bytes: Box<[u8]>,
+    start: usize,
+    length: usize,
+}
+
+impl Ring {
+    /// Takes bytes in until `from` or the room (of at most [`CAPACITY`]) is used up.
+    fn fill(&mut self, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
+        let wanted = from.remaining().min(CAPACITY - self.length);
+        self.make_room(self.length + wanted);
+        let mut total = 0;
+        while total < wanted {
+            let at = (self.start + self.length) % self.bytes.len();
+            let run = (wanted - total).min(self.bytes.len() - at);
+            match from.take(&mut self.bytes[at..at + run]) {
+                Ok(count) => {
+                    self.length += count;
+                    total += count;
+                    if count < run {
+                        break;
+                    }
+                }
+                Err(error) if total == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(total)
+    }
+
+    /// Gives bytes out until `to` or what there is is used up.
+    fn drain(&mut self, to: &mut UserBuffer<'_>) -> Result<usize, Errno> {
+        let mut total = 0;
+        while self.length > 0 && to.remaining() > 0 {
+            let run = self.length.min(self.bytes.len() - self.start);
+            match to.put(&self.bytes[self.start..self.start + run]) {
+                Ok(count) => {
+                    self.start = (self.start + count) % self.bytes.len();
+                    self.length -= count;
+                    total += count;
+                    if count < run {
+                        break;
+                    }
+                }
+                Err(error) if total == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(total)
+    }
+
+    fn make_room(&mut self, needed: usize) {
+        if needed <= self.bytes.len() {
+            return;
+        }
+        let mut bytes = vec![0; needed.next_power_of_two().clamp(FIRST_ROOM, CAPACITY)].into_boxed_slice();
+        for (index, byte) in bytes.iter_mut().enumerate().take(self.length) {
+            *byte = self.bytes[(self.start + index) % self.bytes.len()];
+        }
+        self.bytes = bytes;
+        self.start = 0;
+    }
+}
+
+struct State {
+    ring: Ring,
+    has_reader: bool,
+    has_writer: bool,
+}
+
+impl State {
+    fn free(&self) -> usize {
+        CAPACITY - self.ring.length
+    }
+
+    fn read_would_not_wait(&self) -> bool {
+        self.ring.length > 0 || !self.has_writer
+    }
+
+    /// The least free room with which a write of `length` bytes makes a step.
+    fn write_would_not_wait(&self, length: usize) -> bool {
+        let step = if length <= ATOMIC { length } else { 1 };
+        self.free() >= step || !self.has_reader
+    }
+}
+
+struct Pipe {
+    state: SpinLock<State>,
+    /// Who waits for bytes, or for the last writer to leave.
+    readers: WaitQueue,
+    /// Who waits for room, or for the last reader to leave.
+    writers: WaitQueue,
+}
+
+impl Pipe {
+    fn changed(&self, wake: &WaitQueue) {
+        wake.wake_all();
+        poll::changed();
+    }
+}
+
+/// Makes a pipe: the end to read from and the end to write to, opened with `flags`.
+pub fn pipe(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
+    let ring = Ring { bytes: Box::new([]), start: 0, length: 0 };
+    let pipe = Arc::new(Pipe {
+        state: SpinLock::new(State { ring, has_reader: true, has_writer: true }),
+        readers: WaitQueue::new(),
+        writers: WaitQueue::new(),
+    });
+    let reader = OpenFile::new(Box::new(Reader(pipe.clone())), linux::O_RDONLY | flags);
+    let writer = OpenFile::new(Box::new(Writer(pipe)), linux::O_WRONLY | flags);
+    (reader, writer)
+}
+
+/// The end to read from.
+struct Reader(Arc<Pipe>);
+
+impl Reader {
+    /// One step of a read, unless it must wait.
+    fn step(&self, to: &mut UserBuffer<'_>) -> Option<Result<usize, Errno>> {
+        let mut state = self.0.state.lock();
+        if !state.read_would_not_wait() {
+            return None;
+        }
+        // Only with less room than this can a writer be waiting.
+        let was_full = state.free() < ATOMIC;
+        let count = state.ring.drain(to);
+        drop(state);
+        if was_full {
+            self.0.changed(&self.0.writers);
+        }
+        Some(count)
+    }
+}
+
+impl File for Reader {
+    fn read(&self, _: u64, to: &mut UserBuffer<'_>, waiting: Waiting) -> Result<usize, Errno> {
+        if to.remaining() == 0 {
+            return Ok(0);
+        }
+        loop {
+            if let Some(result) = self.step(to) {
+                return result;
+            }
+            if waiting == Waiting::Refused {
+                return Err(Errno::EAGAIN);
+            }
+            let look = || self.0.state.lock().read_would_not_wait().then_some(());
+            self.0.readers.wait(Patience::INTERRUPTIBLE, look)?;
+        }
+    }
+
+    fn ready(&self) -> Ready {
+        let state = self.0.state.lock();
+        let mut ready = Ready::empty();
+        ready.set(Ready::READ, state.ring.length > 0);
+        ready.set(Ready::HANG_UP, !state.has_writer);
+        ready
+    }
+
+    fn stat(&self) -> linux::stat {
+        anonymous_status(linux::S_IFIFO | 0o600)
+    }
+
+    fn control(&self, request: u32, argument: u64) -> Result<usize, Errno> {
+        if request != FIONREAD {
+            return Err(Errno::ENOTTY);
+        }
+        let length = self.0.state.lock().ring.length as u32;
+        user_memory::write(argument, &length)?;
+        Ok(0)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.state.lock().has_reader = false;
+        self.0.changed(&self.0.writers);
+    }
+}
+
+/// The end to write to.
+struct Writer(Arc<Pipe>);
+
+impl Writer {
+    /// One step of a write, unless it must wait.
+    fn step(&self, from: &mut UserBuffer<'_>) -> Option<Result<usize, Errno>> {
+        let mut state = self.0.state.lock();
+        if !state.has_reader {
+            return Some(Err(Errno::EPIPE));
+        }
+        if !state.write_would_not_wait(from.remaining()) {
+            return None;
+        }
+        let was_empty = state.ring.length == 0;
+        let count = state.ring.fill(from);
+        drop(state);
+        if was_empty {
+            self.0.changed(&self.0.readers);
+        }
+        Some(count)
+    }
+}
+
+impl File for Writer {
+    fn write(&self, _: u64, from: &mut UserBuffer<'_>, waiting: Waiting) -> Result<usize, Errno> {
+        let mut total = 0;
+        while from.remaining() > 0 {
+            let length = from.remaining();
+            let problem = match self.step(from) {
+                Some(Ok(count)) => {
+                    total += count;
+                    continue;
+                }
+                Some(Err(error)) => Some(error),
+                None if waiting == Waiting::Refused => Some(Errno::EAGAIN),
+                None => {
+                    let look = || self.0.state.lock().write_would_not_wait(length).then_some(());
+                    self.0.writers.wait(Patience::INTERRUPTIBLE, look).err().map(Errno::from)
+                }
+            };
+            match problem {
+                Some(error) if total == 0 => return Err(error),
+                Some(_) => break,
+                None => {}
+            }
+        }
+        Ok(total)
+    }
+
+    fn ready(&self) -> Ready {
+        let state = self.0.state.lock();
+        let mut ready = Ready::empty();
+        ready.set(Ready::WRITE, state.free() >= ATOMIC);
+        ready.set(Ready::ERROR, !state.has_reader);
+        ready
+    }
+
+    fn stat(&self) -> linux::stat {
+        anonymous_status(linux::S_IFIFO | 0o600)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.state.lock().has_writer = false;
+        self.0.changed(&self.0.readers);
+    }
+}

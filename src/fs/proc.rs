@@ -1,0 +1,198 @@
+//! /proc: files whose text the kernel writes when they are opened.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt::{self, Write};
+
+use aarch64_cpu::registers::{MIDR_EL1, Readable};
+use linux_raw_sys::general as linux;
+
+use mm::region::{Attributes, Backing, Sharing};
+use mm::{Counter, Machine, PAGE_SIZE};
+
+use crate::errno::Errno;
+use crate::fs::borrow;
+use crate::fs::file::{File, Waiting};
+use crate::fs::node::Node;
+use crate::machine::Kernel;
+use crate::user_memory::UserBuffer;
+use crate::{cpu_features, ipi, sched};
+
+/// The most times that one write makes a kernel thread borrow the writer's `Mm`.
+const MAX_BORROWS: u64 = 1_000_000;
+
+/// Which file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// The counters of the mm layer.
+    LazyTlb,
+    /// Write a number: so often does a kernel thread borrow the writer's `Mm`.
+    Borrow,
+    /// The processors, in Linux's words.
+    CpuInfo,
+    /// How much memory there is.
+    MemInfo,
+    /// The regions of the address space of who opens it.
+    Maps,
+}
+
+impl Report {
+    /// All files.
+    pub const ALL: [Report; 5] = [Report::LazyTlb, Report::Borrow, Report::CpuInfo, Report::MemInfo, Report::Maps];
+
+    /// Its path below /proc.
+    pub fn name(self) -> &'static [u8] {
+        match self {
+            Report::LazyTlb => b"lazy_tlb",
+            Report::Borrow => b"lazy_tlb_borrow",
+            Report::CpuInfo => b"cpuinfo",
+            Report::MemInfo => b"meminfo",
+            Report::Maps => b"self/maps",
+        }
+    }
+
+    /// Its permissions.
+    pub fn permissions(self) -> u32 {
+        if self == Report::Borrow { 0o222 } else { 0o444 }
+    }
+
+    fn text(self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = match self {
+            Report::LazyTlb => lazy_tlb(&mut text),
+            Report::Borrow => Ok(()),
+            Report::CpuInfo => cpuinfo(&mut text),
+            Report::MemInfo => meminfo(&mut text),
+            Report::Maps => maps(&mut text),
+        };
+        text
+    }
+}
+
+/// Opens a report: what it says is what was true now.
+pub fn open(report: Report, node: &Arc<Node>) -> Box<dyn File> {
+    let node = node.clone();
+    if report == Report::Borrow { Box::new(Borrow(node)) } else { Box::new(Text { node, text: report.text() }) }
+}
+
+struct Text {
+    node: Arc<Node>,
+    text: String,
+}
+
+impl File for Text {
+    fn read(&self, position: u64, to: &mut UserBuffer<'_>, _: Waiting) -> Result<usize, Errno> {
+        let start = usize::try_from(position).unwrap_or(usize::MAX).min(self.text.len());
+        to.put(&self.text.as_bytes()[start..])
+    }
+
+    fn stat(&self) -> linux::stat {
+        self.node.stat()
+    }
+
+    fn seek_end(&self) -> Option<u64> {
+        Some(self.text.len() as u64)
+    }
+
+    fn node(&self) -> Option<&Arc<Node>> {
+        Some(&self.node)
+    }
+}
+
+fn lazy_tlb(text: &mut String) -> fmt::Result {
+    let system = Kernel::system();
+    writeln!(text, "scheme: {}", system.config.scheme.name())?;
+    writeln!(text, "debug: {}", u8::from(system.config.check))?;
+    for &counter in Counter::ALL {
+        write!(text, "{} {}", counter.label(), system.total(counter))?;
+        for cpu in system.cpus() {
+            write!(text, " {}", cpu.counters.get(counter))?;
+        }
+        writeln!(text)?;
+    }
+    writeln!(text, "dead_now {}", system.dead.now())?;
+    writeln!(text, "dead_max {}", system.dead.max())?;
+    writeln!(text, "frames_free_now {}", system.frames.free())
+}
+
+/// This CPU's identity under each CPU's number: the boards here have CPUs of one kind.
+fn cpuinfo(text: &mut String) -> fmt::Result {
+    let midr = MIDR_EL1.get();
+    for cpu in ipi::online().iter() {
+        writeln!(text, "processor\t: {}", cpu.index())?;
+        write!(text, "Features\t:")?;
+        cpu_features::names().try_for_each(|name| write!(text, " {name}"))?;
+        writeln!(text, "\nCPU implementer\t: {:#04x}", midr >> 24 & 0xff)?;
+        writeln!(text, "CPU architecture: 8")?;
+        writeln!(text, "CPU variant\t: {:#x}", midr >> 20 & 0xf)?;
+        writeln!(text, "CPU part\t: {:#05x}", midr >> 4 & 0xfff)?;
+        writeln!(text, "CPU revision\t: {}\n", midr & 0xf)?;
+    }
+    Ok(())
+}
+
+/// The bytes of memory for programs: all, and free.
+pub fn memory_bytes() -> (u64, u64) {
+    let frames = &Kernel::system().frames;
+    (frames.total() as u64 * PAGE_SIZE, frames.free() as u64 * PAGE_SIZE)
+}
+
+fn meminfo(text: &mut String) -> fmt::Result {
+    let (total, free) = memory_bytes();
+    for (name, bytes) in [("MemTotal", total), ("MemFree", free), ("MemAvailable", free)] {
+        writeln!(text, "{name}:\t{:>12} kB", bytes >> 10)?;
+    }
+    Ok(())
+}
+
+fn maps(text: &mut String) -> fmt::Result {
+    let Some(mm) = sched::current_mm() else { return Ok(()) };
+    // Copied, because text takes memory and time, and the lock keeps others from their faults.
+    let regions = mm.space().regions().duplicate().map_err(|_| fmt::Error)?;
+    for region in regions.iter() {
+        let Attributes { protection, sharing, backing, name } = region.attributes;
+        let (start, end) = (region.pages.start.address(), region.pages.end.address());
+        let right = |allowed, letter| if allowed { letter } else { '-' };
+        let offset = if let Backing::Image { offset, .. } = backing { offset } else { 0 };
+        write!(
+            text,
+            "{start:08x}-{end:08x} {}{}{}{} {offset:08x} 00:00 0",
+            right(protection.read, 'r'),
+            right(protection.write, 'w'),
+            right(protection.execute, 'x'),
+            if sharing == Sharing::Shared { 's' } else { 'p' },
+        )?;
+        if !name.is_empty() {
+            write!(text, "{:>22}{name}", "")?;
+        }
+        writeln!(text)?;
+    }
+    Ok(())
+}
+
+/// `/proc/lazy_tlb_borrow`.
+struct Borrow(Arc<Node>);
+
+impl File for Borrow {
+    fn write(&self, _: u64, from: &mut UserBuffer<'_>, _: Waiting) -> Result<usize, Errno> {
+        let mut digits = [0; 20];
+        let total = from.remaining();
+        let address = from.address() & !3;
+        let length = from.take(&mut digits)?;
+        let number = core::str::from_utf8(&digits[..length]).ok().and_then(|text| text.trim().parse().ok());
+        let times = number.filter(|&times| times <= MAX_BORROWS).ok_or(Errno::EINVAL)?;
+        from.skip_all();
+        borrow::run(times, address)?;
+        Ok(total)
+    }
+
+    fn stat(&self) -> linux::stat {
+        self.0.stat()
+    }
+
+    fn node(&self) -> Option<&Arc<Node>> {
+        Some(&self.0)
+    }
+}

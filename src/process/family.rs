@@ -1,0 +1,275 @@
+//! Who is whose child, and who has which number.
+//!
+//! One lock over one table: relations change in pairs (a parent's list and a child's field), and
+//! births and deaths are rare beside everything else.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::errno::Errno;
+use crate::process::{Ending, Process, UserThread};
+use crate::sync::SpinLock;
+
+/// The number of the first process, which inherits orphans.
+pub const INIT: u32 = 1;
+/// One past the highest number; then they start again.
+const NUMBERS: u32 = 1 << 22;
+/// The most threads of programs at a time. Each has a kernel stack of 16 KiB.
+const MAX_THREADS: usize = 16 << 10;
+
+struct Member {
+    process: Arc<Process>,
+    parent: u32,
+    children: Vec<u32>,
+    group: u32,
+    session: u32,
+    /// Set when all its threads are gone: it only waits for its parent to ask.
+    ending: Option<Ending>,
+    /// It has run `execve`: its parent may no longer move it to another group.
+    has_executed: bool,
+}
+
+struct Family {
+    members: BTreeMap<u32, Member>,
+    threads: BTreeMap<u32, Arc<UserThread>>,
+    next: u32,
+}
+
+static FAMILY: SpinLock<Family> =
+    SpinLock::new(Family { members: BTreeMap::new(), threads: BTreeMap::new(), next: INIT });
+
+/// Which children a `wait4` asks for.
+#[derive(Clone, Copy)]
+pub enum Wanted {
+    /// Any.
+    Any,
+    /// The one with this number.
+    Pid(u32),
+    /// Those of this group.
+    Group(u32),
+}
+
+/// What a parent asked for.
+pub struct Found {
+    /// The child.
+    pub pid: u32,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+impl Family {
+    fn new_number(&mut self) -> Result<u32, Errno> {
+        if self.threads.len() >= MAX_THREADS {
+            return Err(Errno::EAGAIN);
+        }
+        loop {
+            let number = self.next;
+            self.next = if number + 1 == NUMBERS { INIT + 1 } else { number + 1 };
+            let is_group = || self.members.values().any(|member| member.group == number || member.session == number);
+            let taken = self.members.contains_key(&number) || self.threads.contains_key(&number);
+            // After a wrap only: before, every number is new.
+            if !taken && (number < self.highest_group() || !is_group()) {
+                return Ok(number);
+            }
+        }
+    }
+
+    fn highest_group(&self) -> u32 {
+        self.members.last_key_value().map_or(0, |(&pid, _)| pid)
+    }
+
+    fn member(&self, pid: u32) -> Result<&Member, Errno> {
+        self.members.get(&pid).ok_or(Errno::ESRCH)
+    }
+}
+
+/// A number for a new thread or process.
+pub fn new_number() -> Result<u32, Errno> {
+    FAMILY.lock().new_number()
+}
+
+/// Adds a process as a child of `parent`; the first one is nobody's.
+pub fn add_process(process: &Arc<Process>, parent: u32) {
+    let mut family = FAMILY.lock();
+    let pid = process.pid;
+    let (group, session) = family.members.get(&parent).map_or((pid, pid), |member| (member.group, member.session));
+    if let Some(member) = family.members.get_mut(&parent) {
+        member.children.push(pid);
+    }
+    let process = process.clone();
+    let children = Vec::new();
+    family.members.insert(pid, Member { process, parent, children, group, session, ending: None, has_executed: false });
+}
+
+/// Takes back a process that never ran.
+pub fn remove_process(pid: u32) {
+    let mut family = FAMILY.lock();
+    let removed = family.remove(pid);
+    drop(family);
+    drop(removed);
+}
+
+/// Adds a thread under its number.
+pub fn add_thread(thread: &Arc<UserThread>) {
+    FAMILY.lock().threads.insert(thread.tid(), thread.clone());
+}
+
+/// Gives a thread, the last of its process, the process's number.
+pub fn rename_thread(thread: &UserThread) {
+    let mut family = FAMILY.lock();
+    if let Some(own) = family.threads.remove(&thread.tid()) {
+        thread.become_first();
+        family.threads.insert(thread.tid(), own);
+    }
+}
+
+/// Takes a thread out.
+pub fn remove_thread(tid: u32) {
+    let removed = FAMILY.lock().threads.remove(&tid);
+    drop(removed);
+}
+
+/// The process with this number; also one that has ended and was not asked for yet.
+pub fn process(pid: u32) -> Result<Arc<Process>, Errno> {
+    FAMILY.lock().member(pid).map(|member| member.process.clone())
+}
+
+/// The thread with this number.
+pub fn thread(tid: u32) -> Result<Arc<UserThread>, Errno> {
+    FAMILY.lock().threads.get(&tid).cloned().ok_or(Errno::ESRCH)
+}
+
+/// All processes, or those of one group.
+pub fn processes(group: Option<u32>) -> Vec<Arc<Process>> {
+    let family = FAMILY.lock();
+    let members = family.members.values().filter(|member| group.is_none_or(|group| member.group == group));
+    members.map(|member| member.process.clone()).collect()
+}
+
+/// The parent's number; 0 if it has none.
+pub fn parent(pid: u32) -> u32 {
+    FAMILY.lock().members.get(&pid).map_or(0, |member| member.parent)
+}
+
+impl Family {
+    fn remove(&mut self, pid: u32) -> Option<Member> {
+        let member = self.members.remove(&pid)?;
+        if let Some(parent) = self.members.get_mut(&member.parent) {
+            parent.children.retain(|&child| child != pid);
+        }
+        Some(member)
+    }
+
+    /// Gives the children of a process to the first one.
+    fn orphan(&mut self, pid: u32) {
+        let Some(member) = self.members.get_mut(&pid) else { return };
+        let children = core::mem::take(&mut member.children);
+        for &child in &children {
+            if let Some(child) = self.members.get_mut(&child) {
+                child.parent = INIT;
+            }
+        }
+        if let Some(init) = self.members.get_mut(&INIT) {
+            init.children.extend(children);
+        }
+    }
+}
+
+/// A process ended: its children become the first process's, and it waits for its parent to ask,
+/// unless `forgotten`. Gives the parent, and the first process if that has dead children now.
+pub fn end(pid: u32, ending: Ending, forgotten: bool) -> Vec<Arc<Process>> {
+    let mut family = FAMILY.lock();
+    let had_children = family.members.get(&pid).is_some_and(|member| !member.children.is_empty());
+    family.orphan(pid);
+    let Some(member) = family.members.get_mut(&pid) else { return Vec::new() };
+    member.ending = Some(ending);
+    let parent = member.parent;
+    let removed = if forgotten { family.remove(pid) } else { None };
+    let mut concerned: Vec<_> = family.members.get(&parent).map(|member| member.process.clone()).into_iter().collect();
+    if had_children && parent != INIT {
+        concerned.extend(family.members.get(&INIT).map(|member| member.process.clone()));
+    }
+    drop(family);
+    drop(removed);
+    concerned
+}
+
+/// Looks for a child of `parent` that has ended. `Ok(None)` says that there are such children, and
+/// none has ended. Unless `keep`, the child is gone then.
+pub fn find_ended(parent: u32, wanted: Wanted, keep: bool) -> Result<Option<Found>, Errno> {
+    let mut family = FAMILY.lock();
+    let mut any = false;
+    let mut found = None;
+    for &pid in &family.member(parent)?.children {
+        let child = family.member(pid)?;
+        let matches = match wanted {
+            Wanted::Any => true,
+            Wanted::Pid(wanted) => pid == wanted,
+            Wanted::Group(group) => child.group == group,
+        };
+        any |= matches;
+        if let (true, Some(ending)) = (matches, child.ending) {
+            found = Some(Found { pid, ending });
+            break;
+        }
+    }
+    if !any {
+        return Err(Errno::ECHILD);
+    }
+    let removed = match &found {
+        Some(found) if !keep => family.remove(found.pid),
+        _ => None,
+    };
+    drop(family);
+    drop(removed);
+    Ok(found)
+}
+
+/// The process group of a process.
+pub fn group(pid: u32) -> Result<u32, Errno> {
+    FAMILY.lock().member(pid).map(|member| member.group)
+}
+
+/// The session of a process.
+pub fn session(pid: u32) -> Result<u32, Errno> {
+    FAMILY.lock().member(pid).map(|member| member.session)
+}
+
+/// Notes that a process ran `execve`.
+pub fn note_exec(pid: u32) {
+    if let Some(member) = FAMILY.lock().members.get_mut(&pid) {
+        member.has_executed = true;
+    }
+}
+
+/// Moves `pid`, which is `caller` or a child of it, to a group of their session.
+pub fn set_group(caller: u32, pid: u32, group: u32) -> Result<(), Errno> {
+    let mut family = FAMILY.lock();
+    let session = family.member(caller)?.session;
+    let member = family.member(pid)?;
+    if pid != caller && member.parent != caller {
+        return Err(Errno::ESRCH);
+    }
+    if pid != caller && member.has_executed {
+        return Err(Errno::EACCES);
+    }
+    let exists = family.members.values().any(|other| other.group == group && other.session == session);
+    if member.session != session || member.session == pid || (group != pid && !exists) {
+        return Err(Errno::EPERM);
+    }
+    family.members.get_mut(&pid).ok_or(Errno::ESRCH)?.group = group;
+    Ok(())
+}
+
+/// Starts a session, whose first group is the process alone.
+pub fn new_session(pid: u32) -> Result<u32, Errno> {
+    let mut family = FAMILY.lock();
+    if family.members.values().any(|member| member.group == pid) {
+        return Err(Errno::EPERM);
+    }
+    let member = family.members.get_mut(&pid).ok_or(Errno::ESRCH)?;
+    member.group = pid;
+    member.session = pid;
+    Ok(pid)
+}

@@ -1,0 +1,211 @@
+//! Futexes: threads that wait for a word of user memory to change.
+//!
+//! A waiter compares the word and joins its bucket under the bucket's lock; a waker changes the
+//! word before it takes that lock. So either the waiter sees the change or the waker the waiter.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use mm::PAGE_SIZE;
+
+use crate::arch::user_copy::read_user_u32;
+use crate::errno::Errno;
+use crate::process::memory;
+use crate::sched::{self, Patience, Thread, WaitError};
+use crate::sync::{SpinLock, SpinLockGuard};
+
+/// Who may meet at a futex.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Threads of one address space (`FUTEX_PRIVATE_FLAG`).
+    Private,
+    /// Whoever has the memory mapped.
+    Shared,
+}
+
+/// What makes two futexes the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    /// An address in an address space, which its root table's frame names.
+    Private { root: usize, address: u64 },
+    /// A place in a frame that several address spaces may have.
+    Shared { frame: usize, offset: u64 },
+}
+
+impl Key {
+    fn of(address: u64, scope: Scope) -> Result<Key, Errno> {
+        if !address.is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        if scope == Scope::Shared {
+            // Brings the page in, so that it has a frame.
+            read_user_u32(address).map_err(|_| Errno::EFAULT)?;
+            if let Some(frame) = memory::shared_frame(address) {
+                return Ok(Key::Shared { frame: frame.number(), offset: address % PAGE_SIZE });
+            }
+        }
+        Ok(Key::Private { root: memory::current().root().number(), address })
+    }
+
+    fn bucket(self) -> &'static SpinLock<Bucket> {
+        let mixed = match self {
+            Key::Private { root, address } => address >> 2 ^ (root as u64) << 7,
+            Key::Shared { frame, offset } => offset >> 2 ^ (frame as u64) << 10,
+        };
+        // Fibonacci hashing: the high bits of a product by the golden ratio are well mixed.
+        &BUCKETS[(mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKET_BITS)) as usize]
+    }
+}
+
+const BUCKET_BITS: u32 = 8;
+type Bucket = Vec<Arc<Waiter>>;
+static BUCKETS: [SpinLock<Bucket>; 1 << BUCKET_BITS] = [const { SpinLock::new(Vec::new()) }; 1 << BUCKET_BITS];
+
+struct Waiter {
+    /// What it waits for. Changes under the lock of the bucket that it leaves.
+    key: SpinLock<Key>,
+    bits: u32,
+    thread: Arc<Thread>,
+    /// Set (Release) by the waker that took it out of its bucket; pairs with the Acquire in `wait`.
+    woken: AtomicBool,
+}
+
+impl Waiter {
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// Waits until somebody wakes the futex with one of `bits`, if its word is `expected`.
+pub fn wait(address: u64, scope: Scope, expected: u32, bits: u32, patience: Patience) -> Result<(), Errno> {
+    if bits == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let key = Key::of(address, scope)?;
+    let mut bucket = key.bucket().lock();
+    if read_user_u32(address).map_err(|_| Errno::EFAULT)? != expected {
+        return Err(Errno::EAGAIN);
+    }
+    let waiter =
+        Arc::new(Waiter { key: SpinLock::new(key), bits, thread: sched::current_arc(), woken: AtomicBool::new(false) });
+    bucket.push(waiter.clone());
+    drop(bucket);
+    loop {
+        if waiter.woken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // An `unpark` of somebody else may come in between: look again.
+        if let Err(error) = sched::park(patience) {
+            return if leave(&waiter) { Err(ended(error, patience)) } else { Ok(()) };
+        }
+    }
+}
+
+fn ended(error: WaitError, patience: Patience) -> Errno {
+    match (error, patience.deadline_ns) {
+        (WaitError::TimedOut, _) => Errno::ETIMEDOUT,
+        (WaitError::Interrupted, None) => Errno::RESTART,
+        (WaitError::Interrupted, Some(_)) => Errno::RESTART_UNLESS_HANDLED,
+    }
+}
+
+/// Takes a waiter out of its bucket; `false` if a waker was faster.
+fn leave(waiter: &Arc<Waiter>) -> bool {
+    loop {
+        let key = *waiter.key.lock();
+        let mut bucket = key.bucket().lock();
+        // It may have been moved between the two locks.
+        if *waiter.key.lock() == key {
+            let index = bucket.iter().position(|other| Arc::ptr_eq(other, waiter));
+            let taken = index.map(|index| bucket.remove(index));
+            drop(bucket);
+            return taken.is_some();
+        }
+    }
+}
+
+/// Wakes up to `count` waiters that wait for one of `bits`; says how many.
+pub fn wake(address: u64, scope: Scope, count: usize, bits: u32) -> Result<usize, Errno> {
+    if bits == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let key = Key::of(address, scope)?;
+    Ok(wake_in(&mut key.bucket().lock(), key, count, bits))
+}
+
+fn wake_in(bucket: &mut Bucket, key: Key, count: usize, bits: u32) -> usize {
+    let mut woken = 0;
+    let mut index = 0;
+    while woken < count && index < bucket.len() {
+        if bucket[index].bits & bits != 0 && *bucket[index].key.lock() == key {
+            bucket.remove(index).wake();
+            woken += 1;
+        } else {
+            index += 1;
+        }
+    }
+    woken
+}
+
+/// What `FUTEX_REQUEUE` is asked to do.
+pub struct Requeue {
+    /// The futex whose waiters are meant.
+    pub from: u64,
+    /// Where those go that are not woken.
+    pub to: u64,
+    /// How many are woken.
+    pub wake: usize,
+    /// How many are moved.
+    pub moved: usize,
+    /// What the first futex's word must be, if it matters.
+    pub expected: Option<u32>,
+}
+
+/// Wakes some waiters and moves others to another futex; says how many in all.
+pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
+    let (from, to) = (Key::of(request.from, scope)?, Key::of(request.to, scope)?);
+    let (mut source, mut target) = lock_two(from, to);
+    if let Some(expected) = request.expected
+        && read_user_u32(request.from).map_err(|_| Errno::EFAULT)? != expected
+    {
+        return Err(Errno::EAGAIN);
+    }
+    let woken = wake_in(&mut source, from, request.wake, u32::MAX);
+    let mut moved = 0;
+    let mut index = 0;
+    while moved < request.moved && index < source.len() {
+        if *source[index].key.lock() != from {
+            index += 1;
+            continue;
+        }
+        *source[index].key.lock() = to;
+        moved += 1;
+        match &mut target {
+            Some(target) => target.push(source.remove(index)),
+            // The same bucket: it stays where it is.
+            None => index += 1,
+        }
+    }
+    Ok(woken + moved)
+}
+
+type BucketGuard = SpinLockGuard<'static, Bucket>;
+
+/// Locks the buckets of both, in the order of their addresses so that two callers cannot wait for
+/// each other. The second is `None` if they are the same bucket.
+fn lock_two(from: Key, to: Key) -> (BucketGuard, Option<BucketGuard>) {
+    let (source, target) = (from.bucket(), to.bucket());
+    match core::ptr::from_ref(source).cmp(&core::ptr::from_ref(target)) {
+        core::cmp::Ordering::Equal => (source.lock(), None),
+        core::cmp::Ordering::Less => {
+            let first = source.lock();
+            (first, Some(target.lock()))
+        }
+        core::cmp::Ordering::Greater => {
+            let first = target.lock();
+            (source.lock(), Some(first))
+        }
+    }
+}

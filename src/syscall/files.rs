@@ -1,0 +1,231 @@
+//! System calls on open files.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use linux_raw_sys::general as linux;
+
+use super::Call;
+use crate::errno::Errno;
+use crate::fs::descriptor::{self, Descriptors};
+use crate::fs::file::OpenFile;
+use crate::fs::pipe;
+use crate::process::signal::send;
+use crate::process::thread;
+use crate::user_memory::{self, Run, UserBuffer};
+
+/// The most bytes that one call moves, as in Linux.
+const MAX_COUNT: usize = 0x7fff_f000;
+/// The most runs that `readv` and `writev` take (`UIO_MAXIOV`).
+const MAX_RUNS: usize = 1024;
+
+/// The running thread's descriptors.
+pub(super) fn descriptors() -> Arc<Descriptors> {
+    thread::current().process.files()
+}
+
+/// The open file that an argument numbers.
+pub(super) fn file(call: &Call<'_>, index: usize) -> Result<Arc<OpenFile>, Errno> {
+    thread::current().process.file(call.arg(index))
+}
+
+fn one_run(call: &Call<'_>) -> [Run; 1] {
+    [Run { address: call.arg(1), length: (call.arg(2) as usize).min(MAX_COUNT) }]
+}
+
+/// The runs that an `iovec` array lists.
+fn runs(call: &Call<'_>) -> Result<Vec<Run>, Errno> {
+    let count = call.arg(2) as usize;
+    if count > MAX_RUNS {
+        return Err(Errno::EINVAL);
+    }
+    let mut left = MAX_COUNT;
+    let mut runs = Vec::with_capacity(count);
+    for index in 0..count as u64 {
+        let [address, length]: [u64; 2] = user_memory::read(call.arg(1).wrapping_add(16 * index))?;
+        if length > i64::MAX as u64 {
+            return Err(Errno::EINVAL);
+        }
+        let length = (length as usize).min(left);
+        left -= length;
+        runs.push(Run { address, length });
+    }
+    Ok(runs)
+}
+
+/// Writes, and sends SIGPIPE where nobody reads.
+fn write_runs(file: &OpenFile, runs: &[Run]) -> Result<usize, Errno> {
+    file.write(&mut UserBuffer::new(runs)).inspect_err(|&error| {
+        if error == Errno::EPIPE {
+            send::broken_pipe();
+        }
+    })
+}
+
+pub(super) fn read(call: &mut Call<'_>) -> Result<usize, Errno> {
+    file(call, 0)?.read(&mut UserBuffer::new(&one_run(call)))
+}
+
+pub(super) fn write(call: &mut Call<'_>) -> Result<usize, Errno> {
+    write_runs(&*file(call, 0)?, &one_run(call))
+}
+
+pub(super) fn readv(call: &mut Call<'_>) -> Result<usize, Errno> {
+    file(call, 0)?.read(&mut UserBuffer::new(&runs(call)?))
+}
+
+pub(super) fn writev(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let file = file(call, 0)?;
+    write_runs(&file, &runs(call)?)
+}
+
+pub(super) fn pread64(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let position = size(call.arg(3))?;
+    file(call, 0)?.read_at(position, &mut UserBuffer::new(&one_run(call)))
+}
+
+pub(super) fn pwrite64(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let position = size(call.arg(3))?;
+    file(call, 0)?.write_at(position, &mut UserBuffer::new(&one_run(call)))
+}
+
+/// An argument of type `loff_t` that must not be negative.
+fn size(argument: u64) -> Result<u64, Errno> {
+    if argument > i64::MAX as u64 { Err(Errno::EINVAL) } else { Ok(argument) }
+}
+
+pub(super) fn lseek(call: &mut Call<'_>) -> Result<usize, Errno> {
+    file(call, 0)?.seek(call.arg(1) as i64, call.arg32(2))
+}
+
+pub(super) fn close(call: &mut Call<'_>) -> Result<usize, Errno> {
+    descriptors().remove(call.arg(0)).map(|_| 0)
+}
+
+pub(super) fn close_range(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let (first, last) = (call.arg32(0) as usize, call.arg32(1) as usize);
+    if first > last || call.arg32(2) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    descriptors().close_range(first, last);
+    Ok(0)
+}
+
+pub(super) fn dup(call: &mut Call<'_>) -> Result<usize, Errno> {
+    descriptors().add(file(call, 0)?, 0, false)
+}
+
+pub(super) fn dup3(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let (old, new, flags) = (call.arg32(0), call.arg32(1), call.arg32(2));
+    if old == new || flags & !linux::O_CLOEXEC != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let before = descriptors().set(new as usize, file(call, 0)?, flags & linux::O_CLOEXEC != 0)?;
+    drop(before);
+    Ok(new as usize)
+}
+
+pub(super) fn fcntl(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let descriptors = descriptors();
+    let (number, request, argument) = (call.arg(0), call.arg32(1), call.arg32(2));
+    let file = descriptors.get(number)?;
+    match request {
+        linux::F_DUPFD | linux::F_DUPFD_CLOEXEC => {
+            if argument as usize >= descriptor::LIMIT {
+                return Err(Errno::EINVAL);
+            }
+            descriptors.add(file, argument as usize, request == linux::F_DUPFD_CLOEXEC)
+        }
+        linux::F_GETFD => Ok(usize::from(descriptors.closes_on_exec(number)?)),
+        linux::F_SETFD => {
+            descriptors.set_close_on_exec(number, argument & linux::FD_CLOEXEC != 0)?;
+            Ok(0)
+        }
+        linux::F_GETFL => Ok(file.flags() as usize),
+        linux::F_SETFL => {
+            file.set_flags(argument);
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub(super) fn ioctl(call: &mut Call<'_>) -> Result<usize, Errno> {
+    file(call, 0)?.file().control(call.arg32(1), call.arg(2))
+}
+
+pub(super) fn pipe2(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let flags = call.arg32(1);
+    if flags & !(linux::O_CLOEXEC | linux::O_NONBLOCK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let close_on_exec = flags & linux::O_CLOEXEC != 0;
+    let (reader, writer) = pipe::pipe(flags & linux::O_NONBLOCK);
+    let descriptors = descriptors();
+    let first = descriptors.add(reader, 0, close_on_exec)?;
+    let second = match descriptors.add(writer, 0, close_on_exec) {
+        Ok(second) => second,
+        Err(error) => {
+            let _ = descriptors.remove(first as u64);
+            return Err(error);
+        }
+    };
+    if let Err(error) = user_memory::write(call.arg(0), &[first as u32, second as u32]) {
+        let _ = (descriptors.remove(first as u64), descriptors.remove(second as u64));
+        return Err(error);
+    }
+    Ok(0)
+}
+
+pub(super) fn ftruncate(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let size = size(call.arg(1))?;
+    let file = file(call, 0)?;
+    if !file.is_writable() {
+        return Err(Errno::EINVAL);
+    }
+    file.file().truncate(size)?;
+    Ok(0)
+}
+
+/// Nothing here outlives the power: there is nothing to make safe.
+pub(super) fn sync(call: &mut Call<'_>) -> Result<usize, Errno> {
+    file(call, 0)?.file().seek_end().map(|_| 0).ok_or(Errno::EINVAL)
+}
+
+/// Where the name stands in `struct linux_dirent64`.
+const ENTRY_NAME: usize = 19;
+
+pub(super) fn getdents64(call: &mut Call<'_>) -> Result<usize, Errno> {
+    let file = file(call, 0)?;
+    let directory = file.file().node().ok_or(Errno::ENOTDIR)?;
+    directory.as_directory()?;
+    let (start, room) = (call.arg(1), call.arg32(2) as usize);
+    let mut used = 0;
+    file.each_entry(|index| {
+        let Some((name, node)) = directory.entry(index)? else { return Ok(false) };
+        let length = (ENTRY_NAME + name.len() + 1).next_multiple_of(8);
+        if used + length > room {
+            // Not even one fits: the caller must hear of it.
+            return if used == 0 { Err(Errno::EINVAL) } else { Ok(false) };
+        }
+        let mut entry = Vec::with_capacity(length);
+        entry.extend_from_slice(&node.number.to_le_bytes());
+        entry.extend_from_slice(&(index as u64 + 1).to_le_bytes());
+        entry.extend_from_slice(&(length as u16).to_le_bytes());
+        entry.push(node.entry_type());
+        entry.extend_from_slice(&name);
+        entry.resize(length, 0);
+        user_memory::write_bytes(start.wrapping_add(used as u64), &entry)?;
+        used += length;
+        Ok(true)
+    })?;
+    Ok(used)
+}
+
+/// It saves a copy where files live in a page cache, which these do not: programs that are told
+/// `EINVAL` read and write instead.
+pub(super) fn sendfile(call: &mut Call<'_>) -> Result<usize, Errno> {
+    file(call, 0)?;
+    file(call, 1)?;
+    Err(Errno::EINVAL)
+}
