@@ -7,6 +7,9 @@
 //! | [`PreemptGuard`] | as before  | off        | no                              |
 //! | [`SpinLock`]     | on         | off        | no                              |
 //!
+//! First come is not first served. A ticket lock would go to the CPU that has waited longest, and an emulator or a
+//! hypervisor may have taken just that one off its host CPU: all others then wait for the host's scheduler.
+//!
 //! A lock that an interrupt handler takes is an [`IrqLock`]. A [`SpinLock`] is never taken with interrupts masked.
 
 use core::arch::asm;
@@ -14,7 +17,7 @@ use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::RelaxStrategy;
-use spin::mutex::{TicketMutex, TicketMutexGuard};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 use crate::{percpu, sched};
 
@@ -175,22 +178,22 @@ impl Drop for PreemptGuard {
     }
 }
 
-/// A ticket lock that is held with interrupts masked.
+/// A lock that is held with interrupts masked.
 #[derive(Debug)]
-pub struct IrqLock<T>(TicketMutex<T, Relax>);
+pub struct IrqLock<T>(SpinMutex<T, Relax>);
 
 /// The right to what an [`IrqLock`] protects.
 #[derive(Debug)]
 pub struct IrqLockGuard<'a, T> {
     // Order matters: the lock is released before interrupts come back.
-    inner: TicketMutexGuard<'a, T, Relax>,
+    inner: SpinMutexGuard<'a, T, Relax>,
     _masked: IrqGuard,
 }
 
 impl<T> IrqLock<T> {
     /// A lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self(TicketMutex::new(value))
+        Self(SpinMutex::new(value))
     }
 
     /// Masks interrupts and waits for the lock.
@@ -234,22 +237,22 @@ impl<T> DerefMut for IrqLockGuard<'_, T> {
     }
 }
 
-/// A ticket lock that is held with preemption off and interrupts on: no interrupt handler may take it.
+/// A lock that is held with preemption off and interrupts on: no interrupt handler may take it.
 #[derive(Debug)]
-pub struct SpinLock<T>(TicketMutex<T, Relax>);
+pub struct SpinLock<T>(SpinMutex<T, Relax>);
 
 /// The right to what a [`SpinLock`] protects.
 #[derive(Debug)]
 pub struct SpinLockGuard<'a, T> {
     // Order matters: the lock is released before preemption comes back.
-    inner: TicketMutexGuard<'a, T, Relax>,
+    inner: SpinMutexGuard<'a, T, Relax>,
     _pinned: PreemptGuard,
 }
 
 impl<T> SpinLock<T> {
     /// A lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self(TicketMutex::new(value))
+        Self(SpinMutex::new(value))
     }
 
     /// Turns preemption off and waits for the lock.

@@ -123,9 +123,8 @@ pub unsafe fn switch(local: &Local, cpu: usize, previous: &State, next: &State) 
     if local.is_enabled() {
         // SAFETY: `previous` ran here and has access, so these are its registers.
         unsafe { save(previous.saved.get()) };
-        if !local.is_live(cpu, next) {
-            local.set_access(false);
-        }
+        // They are live for `previous`, so not for `next`.
+        local.set_access(false);
     } else if local.is_live(cpu, next) {
         local.set_access(true);
     }

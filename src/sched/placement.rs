@@ -81,6 +81,6 @@ pub(super) fn idle_cpu_near(cpu: usize, thread: &Thread) -> Option<usize> {
 
 fn first_allowed(thread: &Thread) -> usize {
     let allowed = thread.affinity.get().intersection(&ipi::online());
-    // `set_affinity` and `Builder` refuse sets without an online CPU.
+    // `set_affinity` and `Thread::start` refuse sets without an online CPU.
     allowed.iter().next().map_or(0, CpuId::index)
 }

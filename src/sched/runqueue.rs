@@ -33,8 +33,7 @@ pub struct Local {
     /// What runs when nothing else does. Relaxed: written once, before the CPU goes online.
     pub(super) idle: AtomicPtr<Thread>,
     queue: Queue,
-    /// Threads that other CPUs sent, newest first.
-    inbox: AtomicPtr<Thread>,
+    inbox: Inbox,
     /// What is left to do for the thread that was switched away from, an [`Aftercare`]. Relaxed: this CPU only.
     pub(super) aftercare: AtomicU8,
     /// When the running thread's slice ends, in ticks. Relaxed: this CPU only.
@@ -44,6 +43,11 @@ pub struct Local {
     pub(super) timers: Timers,
     pub(crate) fp: fpsimd::Local,
 }
+
+/// Threads that other CPUs sent, newest first. In a line of its own: the rest of `Local` is this CPU's alone.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Inbox(AtomicPtr<Thread>);
 
 /// What the switch leaves to be done for the previous thread once its stack is free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,7 +111,7 @@ impl Local {
             current: AtomicPtr::new(ptr::null_mut()),
             idle: AtomicPtr::new(ptr::null_mut()),
             queue: Queue::new(),
-            inbox: AtomicPtr::new(ptr::null_mut()),
+            inbox: Inbox(AtomicPtr::new(ptr::null_mut())),
             aftercare: AtomicU8::new(Aftercare::Nothing as u8),
             slice_end: AtomicU64::new(0),
             alarm: AtomicU64::new(timer::NEVER),
@@ -125,7 +129,7 @@ impl Local {
     #[inline]
     pub(super) fn has_work(&self) -> bool {
         // Relaxed: if it misses a push, the pusher's IPI is on its way.
-        !self.queue.is_empty() || !self.inbox.load(Ordering::Relaxed).is_null()
+        !self.queue.is_empty() || !self.inbox.0.load(Ordering::Relaxed).is_null()
     }
 
     /// Whether this CPU has nothing to do and nothing coming. A hint when another CPU asks: it may change at any
@@ -133,7 +137,7 @@ impl Local {
     pub(super) fn is_idle(&self) -> bool {
         // Relaxed: a hint.
         let joined = !self.idle.load(Ordering::Relaxed).is_null();
-        joined && self.is_idling() && self.inbox.load(Ordering::Relaxed).is_null()
+        joined && self.is_idling() && self.inbox.0.load(Ordering::Relaxed).is_null()
     }
 
     /// Puts a thread at the end of this CPU's own queue, interrupts masked.
@@ -145,12 +149,12 @@ impl Local {
 
     /// Sends a thread to this CPU from another one. True if nobody else has before: then it needs an IPI.
     pub(super) fn post(&self, thread: &Thread) -> bool {
-        let mut first = self.inbox.load(Ordering::Relaxed);
+        let mut first = self.inbox.0.load(Ordering::Relaxed);
         loop {
             thread.next.store(first, Ordering::Relaxed);
             let new = ptr::from_ref(thread).cast_mut();
             // Release: pairs with the Acquire in `open_inbox`; the thread is visible with the head.
-            match self.inbox.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed) {
+            match self.inbox.0.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return first.is_null(),
                 Err(now) => first = now,
             }
@@ -160,14 +164,14 @@ impl Local {
     /// Moves the inbox to the end of the queue, oldest first.
     #[inline]
     pub(super) fn open_inbox(&self) {
-        if !self.inbox.load(Ordering::Relaxed).is_null() {
+        if !self.inbox.0.load(Ordering::Relaxed).is_null() {
             self.take_inbox();
         }
     }
 
     fn take_inbox(&self) {
         // Acquire: pairs with the Release in `post`. Taken whole, so that no head can come back (ABA).
-        let mut newest = self.inbox.swap(ptr::null_mut(), Ordering::Acquire).cast_const();
+        let mut newest = self.inbox.0.swap(ptr::null_mut(), Ordering::Acquire).cast_const();
         let mut oldest: *const Thread = ptr::null();
         // SAFETY: null, or a thread in an inbox, and those are alive (see `thread`).
         while let Some(thread) = unsafe { newest.as_ref() } {
