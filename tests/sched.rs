@@ -482,8 +482,9 @@ fn idle_cpus_take_over_work() -> Outcome {
             Builder::new("spinner").spawn(spin).expect("no memory for a thread")
         })
         .collect();
+    // Asleep in between, so that this CPU is idle too if it got no thread.
     let result = spin_until(|| {
-        sched::yield_now();
+        sleep(MS);
         seen.load(Ordering::Relaxed).count_ones() as usize == cpus
     });
     stop.store(true, Ordering::Relaxed);
