@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use critical_section::RawRestoreState;
 use embedded_alloc::TlsfHeap;
-use spin::mutex::TicketMutex;
+use spin::mutex::SpinMutex;
 
 use crate::percpu;
 use crate::sync::{IrqGuard, Relax};
@@ -57,21 +57,21 @@ unsafe impl GlobalAlloc for Counted {
     }
 }
 
-/// The critical section that the heap takes: interrupts masked, and a ticket lock across CPUs.
+/// The critical section that the heap takes: interrupts masked, and a spin lock across CPUs.
 struct Section {
-    lock: TicketMutex<(), Relax>,
+    lock: SpinMutex<(), Relax>,
     /// Its owner's number plus 1, or 0. Only the owner ever reads its own number here, and it wrote it: relaxed.
     owner: AtomicUsize,
 }
 
 critical_section::set_impl!(Section);
 
-static SECTION: Section = Section { lock: TicketMutex::new(()), owner: AtomicUsize::new(0) };
+static SECTION: Section = Section { lock: SpinMutex::new(()), owner: AtomicUsize::new(0) };
 
 /// The state of a section inside another one on the same CPU: nothing to restore. No value of DAIF.
 const NESTED: RawRestoreState = u64::MAX;
 
-// SAFETY: one CPU at a time is inside, uninterrupted; TicketMutex acquires and releases.
+// SAFETY: one CPU at a time is inside, uninterrupted; SpinMutex acquires and releases.
 unsafe impl critical_section::Impl for Section {
     unsafe fn acquire() -> RawRestoreState {
         let masked = IrqGuard::new();
