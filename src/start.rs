@@ -6,7 +6,7 @@ use core::fmt::Display;
 use mm::{Config, Scheme};
 use spin::once::Once;
 
-use crate::arch::boot::{BootInfo, Bundle};
+use crate::arch::boot::BootInfo;
 use crate::arch::stack::{self, KernelStack};
 use crate::arch::{cpu, mmu};
 use crate::drivers::{gic, power, uart};
@@ -49,19 +49,6 @@ fn add_bundled_line(boot: &BootInfo) {
         cmdline::Line(line).check().unwrap_or_else(|error| refuse(error));
         cmdline::add_bundled(line);
     }
-}
-
-/// The archive that becomes the root file system: the bundled one, else the loader's.
-pub fn archive() -> Option<&'static [u8]> {
-    let bundled = BOOT.get().and_then(|boot| boot.bundle.as_ref());
-    bundled.map(Bundle::archive).or_else(|| {
-        let initrd = platform::get().initrd?;
-        if !memory::has(&(initrd.base..initrd.end())) {
-            refuse("the initrd lies outside of the RAM; give the machine more");
-        }
-        // SAFETY: RAM, and the platform names it reserved, so `memory` keeps it out of every allocator.
-        Some(unsafe { mmu::ram(initrd.base..initrd.end()) })
-    })
 }
 
 /// What the command line chooses for the mm layer, and where it is silent the features of this build.

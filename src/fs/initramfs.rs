@@ -13,7 +13,8 @@ use crate::fs::device::Device;
 use crate::fs::node::{Content, Node};
 use crate::fs::path::{self, Start};
 use crate::fs::proc::Report;
-use crate::platform;
+use crate::start::refuse;
+use crate::{memory, platform};
 
 /// Files of several names by identity: the contents stand at one of the names, often the last.
 type Links = BTreeMap<(u32, u32, u32), (&'static [u8], Option<Arc<Node>>)>;
@@ -22,6 +23,9 @@ type Links = BTreeMap<(u32, u32, u32), (&'static [u8], Option<Arc<Node>>)>;
 pub fn archive(boot: &BootInfo) -> &'static [u8] {
     let loaded = || {
         let initrd = platform::get().initrd?;
+        if !memory::has(&(initrd.base..initrd.end())) {
+            refuse("the archive given by -initrd lies outside of the RAM; give the machine more");
+        }
         // SAFETY: RAM, which `memory` keeps out of what it gives away: nobody writes there.
         Some(unsafe { mmu::ram(initrd.base..initrd.end()) })
     };
