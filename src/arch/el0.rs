@@ -3,6 +3,8 @@
 use core::arch::naked_asm;
 use core::sync::atomic::Ordering;
 
+use aarch64_cpu::registers::{ESR_EL1, Readable};
+
 use super::exception::{FRAME, TrapFrame, fault_now};
 use super::fault_decode::class;
 use crate::drivers::gic;
@@ -12,14 +14,24 @@ use crate::{panic, percpu, process, sched, syscall};
 
 /// A system call or a fault. Interrupts come on as soon as the syndrome is read.
 pub(super) extern "C" fn sync(frame: &mut TrapFrame) {
+    if class::of(ESR_EL1.get()) == class::SVC {
+        unmask_irqs();
+        syscall::dispatch(frame);
+    } else {
+        fault(frame);
+    }
+    before_return(frame);
+}
+
+/// Not inlined: a system call does not pay for the registers it needs.
+#[inline(never)]
+fn fault(frame: &mut TrapFrame) {
     let fault = fault_now();
     unmask_irqs();
     match fault.class() {
-        class::SVC => syscall::dispatch(frame),
         class::FP_ACCESS => sched::on_fp_trap(),
         _ => process::fault::from_user(frame, &fault),
     }
-    before_return(frame);
 }
 
 /// An interrupt.

@@ -4,12 +4,17 @@ use core::fmt;
 
 use super::stack;
 
-/// Exception classes, ESR_EL1.EC, that are not faults of the kernel's own.
+/// Exception classes, ESR_EL1.EC, that are no faults.
 pub mod class {
     /// An FP or SIMD instruction where CPACR_EL1 forbids it.
     pub const FP_ACCESS: u64 = 0x07;
     /// A system call of an AArch64 program.
     pub const SVC: u64 = 0x15;
+
+    /// The class that a syndrome names.
+    pub const fn of(esr: u64) -> u64 {
+        esr >> 26 & 0x3f
+    }
 }
 
 /// A decoded exception.
@@ -67,7 +72,7 @@ impl Fault {
 
     /// The exception class, ESR_EL1.EC.
     pub fn class(&self) -> u64 {
-        self.esr >> 26 & 0x3f
+        class::of(self.esr)
     }
 
     /// True of an instruction or data abort.

@@ -38,7 +38,7 @@
     ldp     x28, x29, [sp, #224]
 .endm
 
-// What is left of saving a frame from EL1, and the call. The stack has room for the frame already.
+// What is left of saving a frame from EL1, and the call. The stack has room for the frame, and x0 and x1 are in it.
 .macro finish_el1 handler
     save_registers
     add     x2, sp, #{el1_frame}
@@ -49,8 +49,8 @@
     stp     x29, x3, [sp, #{frame}]
     add     x29, sp, #{frame}
     mov     x0, sp
-    bl      \handler
-    b       return_to_el1
+    adr     x30, return_to_el1
+    b       \handler
 .endm
 
 // From EL1 on its own stack. All kernel stacks keep bit 14 of their addresses set and the hole below them clear,
@@ -64,19 +64,14 @@
     sub     x0, sp, x0
     sub     sp, sp, x0
     stp     x0, x1, [sp]
-    b       1f
-    .pushsection .text.exception, "ax"
-1:  finish_el1 \handler
-    .popsection
+    finish_el1 \handler
 .endm
 
 .macro from_el0 handler
     .balign 128
     sub     sp, sp, #{frame}
     stp     x0, x1, [sp]
-    b       1f
-    .pushsection .text.exception, "ax"
-1:  save_registers
+    save_registers
     mrs     x2, sp_el0
     stp     x30, x2, [sp, #240]
     mrs     x3, elr_el1
@@ -84,9 +79,8 @@
     stp     x3, x4, [sp, #256]
     mov     x29, xzr                    // backtraces end here
     mov     x0, sp
-    bl      \handler
-    b       return_to_el0
-    .popsection
+    adr     x30, return_to_el0
+    b       \handler
 .endm
 
 // From EL1 on SP_EL0 or from AArch32: this kernel runs neither. The stack it finds may be good for a report.
@@ -119,7 +113,7 @@ exception_vectors:
     from_nowhere
     from_nowhere
     from_nowhere
-.balign 128
+    .org    exception_vectors + 2048    // an error if a vector outgrew its 32 instructions
 
 impossible:
     sub     sp, sp, #{el1_frame}
