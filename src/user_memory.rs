@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
+use mm::USER_END;
+
 use crate::arch::user_copy::{copy_from_user, copy_to_user};
 use crate::errno::Errno;
 
@@ -108,9 +110,14 @@ pub struct Run {
 }
 
 impl<'a> UserBuffer<'a> {
-    /// The runs, one after another. Their lengths add up to less than `usize::MAX`.
-    pub fn new(runs: &'a [Run]) -> Self {
-        Self { runs, done: 0, remaining: runs.iter().map(|run| run.length).sum() }
+    /// The runs, one after another. Their lengths add up to less than `usize::MAX`. One that reaches
+    /// out of the user half is refused before anything is moved.
+    pub fn new(runs: &'a [Run]) -> Result<Self, Errno> {
+        let inside = |run: &Run| run.address.checked_add(run.length as u64).is_some_and(|end| end <= USER_END);
+        if !runs.iter().all(inside) {
+            return Err(Errno::EFAULT);
+        }
+        Ok(Self { runs, done: 0, remaining: runs.iter().map(|run| run.length).sum() })
     }
 
     /// How many bytes are left.

@@ -90,6 +90,7 @@ impl Node {
     pub fn child(self: &Arc<Node>, name: &[u8]) -> Result<Arc<Node>, Errno> {
         let directory = self.as_directory()?;
         match name {
+            _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
             b"." => Ok(self.clone()),
             // The root's parent is the root.
             b".." => Ok(directory.parent.lock().upgrade().unwrap_or_else(|| self.clone())),

@@ -55,7 +55,7 @@ fn runs(call: &Call<'_>) -> Result<Vec<Run>, Errno> {
 
 /// Writes, and sends SIGPIPE where nobody reads.
 fn write_runs(file: &OpenFile, runs: &[Run]) -> Result<usize, Errno> {
-    file.write(&mut UserBuffer::new(runs)).inspect_err(|&error| {
+    file.write(&mut UserBuffer::new(runs)?).inspect_err(|&error| {
         if error == Errno::EPIPE {
             send::broken_pipe();
         }
@@ -63,7 +63,7 @@ fn write_runs(file: &OpenFile, runs: &[Run]) -> Result<usize, Errno> {
 }
 
 pub(super) fn read(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.read(&mut UserBuffer::new(&one_run(call)))
+    file(call, 0)?.read(&mut UserBuffer::new(&one_run(call))?)
 }
 
 pub(super) fn write(call: &mut Call<'_>) -> Result<usize, Errno> {
@@ -71,7 +71,7 @@ pub(super) fn write(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 pub(super) fn readv(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.read(&mut UserBuffer::new(&runs(call)?))
+    file(call, 0)?.read(&mut UserBuffer::new(&runs(call)?)?)
 }
 
 pub(super) fn writev(call: &mut Call<'_>) -> Result<usize, Errno> {
@@ -81,12 +81,12 @@ pub(super) fn writev(call: &mut Call<'_>) -> Result<usize, Errno> {
 
 pub(super) fn pread64(call: &mut Call<'_>) -> Result<usize, Errno> {
     let position = size(call.arg(3))?;
-    file(call, 0)?.read_at(position, &mut UserBuffer::new(&one_run(call)))
+    file(call, 0)?.read_at(position, &mut UserBuffer::new(&one_run(call))?)
 }
 
 pub(super) fn pwrite64(call: &mut Call<'_>) -> Result<usize, Errno> {
     let position = size(call.arg(3))?;
-    file(call, 0)?.write_at(position, &mut UserBuffer::new(&one_run(call)))
+    file(call, 0)?.write_at(position, &mut UserBuffer::new(&one_run(call))?)
 }
 
 /// An argument of type `loff_t` that must not be negative.

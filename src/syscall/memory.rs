@@ -3,7 +3,7 @@
 use linux_raw_sys::general as linux;
 
 use mm::pte::Protection;
-use mm::region::{Attributes, Backing, Sharing};
+use mm::region::{Attributes, Backing, Regions, Sharing};
 use mm::space::{MapError, Placement};
 use mm::{PAGE_SIZE, Page, USER_END};
 
@@ -124,8 +124,24 @@ pub(super) fn mprotect(call: &mut Call<'_>) -> Result<usize, Errno> {
         return Err(Errno::EINVAL);
     }
     let mm = current();
-    mm.space().protect(mm, address, length, protection(bits))?;
+    let mut space = mm.space();
+    let result = space.protect(mm, address, length, protection(bits));
+    if result == Err(MapError::Unmapped) {
+        // As in Linux, what is mapped before the hole changes.
+        let before_hole = mapped_prefix(space.regions(), address, length);
+        space.protect(mm, address, before_hole, protection(bits))?;
+    }
+    result?;
     Ok(0)
+}
+
+/// How many bytes of a range are mapped before the first that is not.
+fn mapped_prefix(regions: &Regions, address: u64, length: u64) -> u64 {
+    let mut end = address;
+    while let Some(region) = Page::containing(end).and_then(|page| regions.find(page)) {
+        end = region.pages.end.address();
+    }
+    length.min(end - address)
 }
 
 /// Advice that may be left unheeded.
