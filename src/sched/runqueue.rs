@@ -213,6 +213,12 @@ impl Local {
         }
     }
 
+    /// Whether the running thread has had its slice.
+    #[inline]
+    pub(super) fn slice_is_over(&self) -> bool {
+        timer::rough_ticks() >= self.slice_end.load(Ordering::Relaxed)
+    }
+
     /// Makes the timer ring at the end of the slice: there is somebody to run then.
     #[inline]
     pub(super) fn request_tick(&self) {
@@ -235,7 +241,7 @@ impl Local {
         let idling = self.is_idling();
         let waiting = !self.queue.is_empty();
         let forbidden = !idling && !super::current().affinity.allows(this.id);
-        let slice_over = timer::rough_ticks() >= self.slice_end.load(Ordering::Relaxed);
+        let slice_over = self.slice_is_over();
         if forbidden || waiting && (idling || slice_over) {
             this.need_resched.store(true, Ordering::Relaxed);
         } else if waiting {
