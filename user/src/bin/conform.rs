@@ -2,6 +2,7 @@
 //!
 //! `conform` checks all, `conform GROUP...` some (a group, or `group/case`), `conform --record` prints the answers, which
 //! on Linux are what belongs into `user/src/conform/linux.expected`.
+//@ timeout: 300
 
 use std::{collections::BTreeSet, process::ExitCode};
 

@@ -9,9 +9,8 @@ use super::{
     Case, Notes,
     files::open,
     notes::{KERNEL, UNMAPPED, answer, at, call, into, must, pipe},
-    probe::handle,
 };
-use crate::sys::process;
+use crate::{probe::handle, sys::process};
 
 pub(super) const CASES: &[Case] = &[
     ("arguments", arguments),

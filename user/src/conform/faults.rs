@@ -5,9 +5,11 @@ use std::{arch::asm, mem, ptr};
 use super::{
     Case, Notes,
     notes::{KERNEL, at, must},
-    probe::{self, describe, watch},
 };
-use crate::sys::{memory::Mapping, process};
+use crate::{
+    probe::{self, describe, watch},
+    sys::{memory::Mapping, process},
+};
 
 pub(super) const CASES: &[Case] = &[("caught", caught), ("deadly", deadly), ("blocked", blocked)];
 
@@ -82,7 +84,7 @@ fn deadly(notes: &mut Notes) {
     notes.note("null", end_of(|| read_byte(0)));
     notes.note("kernel-half", end_of(|| read_byte(KERNEL)));
     notes.note("wild-jump", end_of(|| call_address(0x1234_5678)));
-    notes.note("unaligned-jump", end_of(|| call_address(0x1234_5679)));
+    notes.note("unaligned-jump", end_of(|| call_address(deadly as *const () as u64 + 1)));
     notes.note("undefined", end_of(undefined));
     notes.note("breakpoint", end_of(breakpoint));
     let memory = Mapping::private(4096).expect("memory");

@@ -5,10 +5,9 @@ use std::{sync::atomic::Ordering::SeqCst, thread, time::Duration};
 use super::{
     Case, Notes,
     notes::{KERNEL, answer, at, call, into, must, pipe},
-    probe::handle,
     signals::{COUNT, USR1, mask_of, own_pid, remember},
 };
-use crate::sys::process;
+use crate::{probe::handle, sys::process};
 
 pub(super) const CASES: &[Case] = &[("interrupt", interrupt), ("suspend", suspend)];
 

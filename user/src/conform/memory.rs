@@ -5,9 +5,11 @@ use std::arch::asm;
 use super::{
     Case, Notes,
     notes::{CLOSED, KERNEL, call, must},
-    probe::{self, describe},
 };
-use crate::sys::memory::PAGE as PAGE_SIZE;
+use crate::{
+    probe::{self, describe},
+    sys::memory::PAGE as PAGE_SIZE,
+};
 
 pub(super) const CASES: &[Case] = &[
     ("mmap", mmap),

@@ -14,7 +14,6 @@ mod interrupts;
 mod memory;
 mod notes;
 mod pipes;
-mod probe;
 mod processes;
 mod runner;
 mod sharing;

@@ -8,9 +8,8 @@ use std::{
 use super::{
     Case, Notes,
     notes::{KERNEL, answer, at, call, into, must, pipe},
-    probe::handle,
 };
-use crate::sys::process;
+use crate::{probe::handle, sys::process};
 
 pub(super) const CASES: &[Case] = &[
     ("pipe2", pipe2),

@@ -9,9 +9,8 @@ use std::{
 use super::{
     Case, Notes,
     notes::{KERNEL, UNMAPPED, at, call, into, must, pipe},
-    probe::handle,
 };
-use crate::sys::process;
+use crate::{probe::handle, sys::process};
 
 pub(super) const CASES: &[Case] = &[
     ("arguments", arguments),

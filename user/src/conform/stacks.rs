@@ -9,9 +9,11 @@ use std::{
 use super::{
     Case, Notes,
     notes::{KERNEL, answer, at, call, into, must},
-    probe::{self, describe, handle},
 };
-use crate::sys::memory::Mapping;
+use crate::{
+    probe::{self, describe, handle},
+    sys::memory::Mapping,
+};
 
 pub(super) const CASES: &[Case] = &[
     ("alternate", alternate),

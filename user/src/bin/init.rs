@@ -1,0 +1,50 @@
+//! The first process: starts one program, reaps whatever is orphaned, and ends as the program ends.
+//!
+//! `init [PROGRAM [ARGUMENT...]]`; without a program, `/bin/lazybench`.
+
+use std::{env, process::ExitCode};
+
+use lazuli_user::{
+    bench::counters,
+    sys::process::{self, Ended},
+};
+
+const DEFAULT: &str = "/bin/lazybench";
+
+fn main() -> ExitCode {
+    let mut words: Vec<String> = env::args().skip(1).collect();
+    if words.is_empty() {
+        words.push(DEFAULT.to_string());
+    }
+    match counters::option("scheme") {
+        Some(scheme) => println!("init: lazy TLB scheme {scheme}, starting {}", words.join(" ")),
+        None => println!("init: starting {}", words.join(" ")),
+    }
+    match run(&words) {
+        Ok(Ended::Exited(code @ (126 | 127))) => {
+            eprintln!("init: {} cannot be executed (or says so by exit code {code})", words[0]);
+            ExitCode::from(code as u8)
+        }
+        Ok(Ended::Exited(code)) => ExitCode::from(code as u8),
+        // As shells have it.
+        Ok(Ended::Killed(signal)) => {
+            eprintln!("init: {} was ended by signal {signal}", words[0]);
+            ExitCode::from(128 + signal as u8)
+        }
+        Err(error) => {
+            eprintln!("init: cannot start {}: {error}", words[0]);
+            ExitCode::from(127)
+        }
+    }
+}
+
+fn run(words: &[String]) -> std::io::Result<Ended> {
+    let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+    let program = process::spawn_program(&words[0], &arguments)?;
+    loop {
+        let (pid, ended) = process::wait(-1)?;
+        if pid == program {
+            return Ok(ended);
+        }
+    }
+}
