@@ -61,11 +61,25 @@ pub struct CpuAsid {
     reserved: AtomicU64,
     /// A generation ended and this CPU's TLB still holds its entries; under the lock.
     flush_pending: AtomicBool,
+    /// `active` names the next context already, TTBR0 still holds the one before.
+    switching: AtomicBool,
 }
 
 impl CpuAsid {
     pub(crate) fn new() -> Self {
-        Self { active: AtomicU64::new(0), reserved: AtomicU64::new(0), flush_pending: AtomicBool::new(false) }
+        Self {
+            active: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
+            flush_pending: AtomicBool::new(false),
+            switching: AtomicBool::new(false),
+        }
+    }
+
+    /// TTBR0 holds the active context: the barriers of the MSR are behind us.
+    #[inline]
+    pub(crate) fn switched(&self) {
+        // Release: pairs with the Acquire in `roll_over`.
+        self.switching.store(false, Ordering::Release);
     }
 }
 
@@ -139,18 +153,21 @@ impl<M: Machine> AsidAllocator<M> {
     /// Interrupts are masked. Part of the switch: nothing else may call it.
     #[inline]
     pub(crate) fn activate(&self, context: &Context, cpu: &CpuState<M>) -> Asid {
-        // Relaxed throughout. Against a rollover on another CPU the two read-modify-writes of
-        // `active` decide: if its swap comes first, the exchange here fails on the 0 it left and
-        // the slow path's lock shows the new generation; if the exchange comes first, the swap
-        // takes note of the context that we now load, and reserves it.
+        // Against a rollover on another CPU the two read-modify-writes of `active` decide: if its
+        // swap comes first, the exchange here fails on the 0 it left and the slow path's lock shows
+        // the new generation; if the exchange comes first, the swap takes note of the context that
+        // we now load, and reserves it. Relaxed loads: the exchange confirms them.
         let wanted = context.0.load(Ordering::Relaxed);
         let active = cpu.asid.active.load(Ordering::Relaxed);
         let current = wanted & !NUMBER == self.generation.load(Ordering::Relaxed);
-        if active != 0
-            && current
-            && cpu.asid.active.compare_exchange(active, wanted, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            return number(wanted);
+        if active != 0 && current {
+            cpu.asid.switching.store(true, Ordering::Relaxed);
+            // Release: pairs with the Acquire of the swap in `roll_over`, which then sees the flag.
+            if cpu.asid.active.compare_exchange(active, wanted, Ordering::Release, Ordering::Relaxed).is_ok() {
+                return number(wanted);
+            }
+            // Before the lock: its holder may be waiting for this.
+            cpu.asid.switched();
         }
         self.activate_slowly(context, cpu)
     }
@@ -173,6 +190,8 @@ impl<M: Machine> AsidAllocator<M> {
             M::run(Sequence::FlushLocal, 0);
             cpu.counters.count(Counter::TlbiAllLocal);
         }
+        // Under the lock, as `roll_over` is.
+        cpu.asid.switching.store(true, Ordering::Relaxed);
         cpu.asid.active.store(wanted, Ordering::Relaxed);
         number(wanted)
     }
@@ -218,8 +237,15 @@ impl<M: Machine> AsidAllocator<M> {
         self.generation.store(generation, Ordering::Relaxed);
         numbers.clear();
         for cpu in M::system().cpus() {
-            // Relaxed: pairs with the exchange in `activate`, a read-modify-write of the same word.
-            let mut kept = cpu.asid.active.swap(0, Ordering::Relaxed);
+            // Acquire: pairs with the Release exchange in `activate`, of the same word.
+            let mut kept = cpu.asid.active.swap(0, Ordering::Acquire);
+            // Its TTBR0 may still hold the context before, which is reserved for nobody: were its
+            // number given away now, the former owner would go on under another, flush by that, and
+            // free what this CPU's walker still reaches. It is a few instructions from its MSR,
+            // with interrupts masked, and needs no lock. Acquire: pairs with `switched`.
+            while cpu.asid.switching.load(Ordering::Acquire) {
+                M::relax();
+            }
             if kept == 0 {
                 // It took no number since the rollover before: it still has that one loaded.
                 kept = cpu.asid.reserved.load(Ordering::Relaxed);

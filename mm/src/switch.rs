@@ -100,6 +100,7 @@ impl<M: Machine> CpuState<M> {
         // Release: pairs with the Acquire in `shadow_ttbr`.
         self.shadow.store(ttbr.0, Ordering::Release);
         M::run(Sequence::LoadRoot, ttbr.0);
+        self.asid.switched();
         self.counters.count(Counter::Ttbr0Writes);
         point::<M>(Point::RootLoaded);
         // Release: pairs with the Acquire in `has_loaded`.
