@@ -1,0 +1,155 @@
+//! What a test holds: a machine with its kernel, to be directed step by step or let run.
+
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+
+use mm::{Complaint, Counter, Scheme};
+
+use super::baton::{Status, ThreadId};
+use super::kernel::{self, User};
+use super::{Setup, World};
+
+/// The schemes there are.
+pub(crate) const SCHEMES: [Scheme; 3] = [Scheme::Refcount, Scheme::Shootdown, Scheme::Eager];
+
+/// Runs a scenario under each scheme and some seeds, half of them with `lazy_tlb.debug=1`.
+pub(crate) fn each(cpus: usize, scenario: impl Fn(Director, Scheme)) {
+    for scheme in SCHEMES {
+        for seed in 0..6 {
+            let setup = Setup::new(cpus, scheme, seed);
+            scenario(Director::new(if seed % 2 == 0 { setup } else { setup.check() }), scheme);
+        }
+    }
+}
+
+/// A machine with idle CPUs, and the test that directs it.
+pub(crate) struct Director(&'static World);
+
+impl Director {
+    /// Starts the machine: every CPU is idle on `init_mm`.
+    pub(crate) fn new(setup: Setup) -> Self {
+        let world = World::new(setup);
+        (0..world.setup.cpus).for_each(|_| world.add_core(kernel::idle));
+        let reaper = kernel::spawn(world, "reaper", 0, kernel::reap_until_the_end);
+        world.lock().reaper = Some(reaper);
+        world.run();
+        Self(world)
+    }
+
+    /// A new task on this CPU. It does not run before the next [`World::run`].
+    pub(crate) fn spawn(&self, cpu: usize, body: impl FnOnce() + Send + 'static) -> ThreadId {
+        kernel::spawn(self.0, "task", cpu, body)
+    }
+
+    /// Runs a kernel thread on this CPU to its end, or to where it can go no further.
+    pub(crate) fn on<T: Send + 'static>(&self, cpu: usize, body: impl FnOnce() -> T + Send + 'static) -> T {
+        let result = Arc::new(Mutex::new(None));
+        let slot = result.clone();
+        self.spawn(cpu, move || {
+            let value = body();
+            *slot.lock().expect("no thread unwinds") = Some(value);
+        });
+        self.0.run();
+        result.lock().expect("no thread unwinds").take().expect("the task came to its end")
+    }
+
+    /// A new task on this CPU, let go until it sleeps, ends or stands still.
+    pub(crate) fn start(&self, cpu: usize, body: impl FnOnce() + Send + 'static) -> ThreadId {
+        let task = self.spawn(cpu, body);
+        self.0.run();
+        task
+    }
+
+    /// Wakes a task and lets it go on.
+    pub(crate) fn resume(&self, task: ThreadId, cpu: usize) {
+        self.wake(task, cpu);
+        self.0.run();
+    }
+
+    /// A new address space.
+    pub(crate) fn create(&self) -> User {
+        self.on(0, kernel::create)
+    }
+
+    /// Makes a CPU lazy on an address space: a task of it ran there and ended.
+    pub(crate) fn make_lazy(&self, cpu: usize, user: &User) {
+        let user = user.clone();
+        self.on(cpu, move || kernel::exec(user));
+    }
+
+    /// The machine, for those who outlive this borrow.
+    pub(crate) fn world(&self) -> &'static World {
+        self.0
+    }
+
+    /// The test breaks the contract of the mm layer: the oracle looks away, and these complaints
+    /// are what it is after.
+    pub(crate) fn break_rules(&self, expected: &[Complaint]) {
+        let mut state = self.0.lock();
+        state.oracle.look_away();
+        state.expected.extend(expected);
+    }
+
+    /// Wakes a task on this CPU.
+    pub(crate) fn wake(&self, task: ThreadId, cpu: usize) {
+        kernel::wake(self.0, task, cpu);
+    }
+
+    /// A counter, over all CPUs.
+    pub(crate) fn total(&self, counter: Counter) -> u64 {
+        self.0.system().total(counter)
+    }
+
+    /// A counter of one CPU.
+    pub(crate) fn count(&self, cpu: usize, counter: Counter) -> u64 {
+        self.0.system().cpus()[cpu].counters.get(counter)
+    }
+
+    /// The CPUs whose slots name `init_mm`.
+    pub(crate) fn on_init(&self) -> Vec<usize> {
+        let system = self.0.system();
+        let named = |cpu: &usize| system.cpus()[*cpu].has_loaded(system.init_mm());
+        (0..self.0.setup.cpus).filter(named).collect()
+    }
+
+    /// Ends the machine and counts what is left.
+    pub(crate) fn finish(self) {
+        self.0.lock().ending = true;
+        let reaper = self.0.lock().reaper.expect("made in `new`");
+        kernel::wake(self.0, reaper, 0);
+        self.0.run();
+        self.audit();
+        self.0.join();
+        self.0.end();
+    }
+
+    /// All tasks ended and all handles are gone: what lives is what the scheme lets live.
+    fn audit(&self) {
+        let state = self.0.lock();
+        let idle: Vec<_> = state.cores.iter().map(|core| core.idle).collect();
+        for (id, thread) in state.threads.iter().enumerate() {
+            assert!(thread.status == Status::Finished || idle.contains(&id), "thread {id} never ended");
+        }
+        let living = state.oracle.each_living(&state.memory);
+        let complained = !state.complaints.is_empty();
+        drop(state);
+        for mm in &living {
+            let lazy = self.0.system().cpus().iter().filter(|cpu| cpu.has_loaded(*mm)).count();
+            assert_eq!(mm.users(), 0, "all users were given back");
+            let counted = if self.0.setup.config.scheme == Scheme::Refcount { lazy as u32 } else { 0 };
+            assert_eq!(mm.count(), counted, "I3: {mm:?} is kept by its lazy CPUs only");
+            assert!(complained || counted > 0, "{mm:?} was never freed");
+        }
+        let frames = &self.0.system().frames;
+        let free = frames.total() - frames.free();
+        assert_eq!((free, frames.refused()), (1 + living.len(), 0), "frames in use but for the roots that live");
+    }
+}
+
+impl Deref for Director {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        self.0
+    }
+}

@@ -1,0 +1,298 @@
+//! One CPU's translation hardware: TTBR0, walks in flight, TLB and walk caches, TLBIs under way.
+//!
+//! Nothing is ever evicted but by a TLBI, and two entries for one page may stand side by side: the
+//! architecture lets a CPU use either.
+
+use mm::pte::{ENTRIES, LEAF_LEVEL};
+use mm::{Asid, Frame, Op, Page, Ttbr};
+
+use super::State;
+use super::memory::Memory;
+use super::oracle::MmNumber;
+
+/// A value of TTBR0, and which use of the root's frame it means.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Loaded {
+    pub(super) ttbr: Ttbr,
+    pub(super) generation: u32,
+}
+
+/// What a walker remembers: at leaf level a TLB entry, above it a walk-cache entry that gives the
+/// table of the next level.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Cached {
+    pub(super) asid: Asid,
+    /// A page it was found for. A walk-cache entry serves all pages with the same indices.
+    pub(super) page: Page,
+    pub(super) level: u8,
+    pub(super) descriptor: Bits,
+    /// Which use of the frame behind the descriptor it means.
+    pub(super) generation: u32,
+    /// Whose tables it was read from.
+    pub(super) origin: Option<MmNumber>,
+}
+
+/// The bits of a valid descriptor.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Bits(pub(super) u64);
+
+impl Bits {
+    /// Bit 0: a walk goes on or ends in a page (Arm ARM D8.3).
+    pub(super) fn is_valid(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Bits 47:12, the next table or the page.
+    pub(super) fn frame(self) -> Frame {
+        Frame::containing(mm::PhysAddr(self.0 & 0x0000_ffff_ffff_f000))
+    }
+
+    /// AP\[2\] clear: stores are allowed.
+    pub(super) fn writable(self) -> bool {
+        self.0 & 1 << 7 == 0
+    }
+
+    /// UXN clear: user code may execute it.
+    fn executable(self) -> bool {
+        self.0 & 1 << 54 == 0
+    }
+
+    /// Whether `self` allows nothing that `other` does not, and leads to the same frame.
+    pub(super) fn within(self, other: Bits) -> bool {
+        other.is_valid()
+            && self.frame() == other.frame()
+            && (!self.writable() || other.writable())
+            && (!self.executable() || other.executable())
+    }
+}
+
+/// The index of the page's entry in a table of this level.
+pub(super) fn index(page: Page, level: u8) -> usize {
+    (page.number() >> (9 * (LEAF_LEVEL - level))) as usize % ENTRIES
+}
+
+/// Whether an entry of this level for one page serves the other.
+fn covers(level: u8, one: Page, other: Page) -> bool {
+    let shift = 9 * (LEAF_LEVEL - level);
+    one.number() >> shift == other.number() >> shift
+}
+
+/// A TLBI that was issued and is not complete.
+struct Issued {
+    op: Op,
+    asid: Asid,
+    page: Page,
+    /// The CPUs it has not reached yet.
+    missing: Vec<usize>,
+}
+
+impl Issued {
+    fn hits(&self, entry: &Cached) -> bool {
+        match self.op {
+            Op::TlbiVale1is | Op::TlbiVale1 => {
+                entry.level == LEAF_LEVEL && entry.asid == self.asid && entry.page == self.page
+            }
+            Op::TlbiVae1is => entry.asid == self.asid && covers(entry.level, entry.page, self.page),
+            Op::TlbiAside1is | Op::TlbiAside1 => entry.asid == self.asid,
+            Op::TlbiVmalle1 => true,
+            _ => unreachable!("{:?} invalidates nothing", self.op),
+        }
+    }
+}
+
+/// One CPU's translation hardware.
+#[derive(Default)]
+pub(crate) struct Cpu {
+    loaded: Option<Loaded>,
+    /// Values that were overwritten without an ISB since: new walks may still use them.
+    unsynced: Vec<Loaded>,
+    /// Values that were overwritten without a DSB since: walks that began under them may go on.
+    latched: Vec<Loaded>,
+    pub(super) cached: Vec<Cached>,
+    issued: Vec<Issued>,
+}
+
+impl Cpu {
+    /// The architectural value of TTBR0.
+    pub(crate) fn ttbr(&self) -> Ttbr {
+        self.loaded().ttbr
+    }
+
+    pub(super) fn loaded(&self) -> Loaded {
+        self.loaded.expect("TTBR0 is loaded before the CPU starts")
+    }
+
+    /// Roots left behind that a walk may still read.
+    pub(super) fn lingering(&self) -> impl Iterator<Item = Loaded> {
+        self.unsynced.iter().chain(&self.latched).copied()
+    }
+
+    /// Every root that a walk may read now.
+    pub(super) fn roots(&self) -> Vec<Loaded> {
+        let mut roots = vec![self.loaded()];
+        roots.extend(self.lingering());
+        roots.dedup();
+        roots
+    }
+
+    /// Whether an entry under this ASID may be used by this CPU now.
+    pub(super) fn can_use(&self, asid: Asid) -> bool {
+        self.roots().iter().any(|loaded| loaded.ttbr.asid() == asid)
+    }
+
+    /// An exception entry or return: a context synchronisation event, as an ISB is.
+    pub(crate) fn synchronise(&mut self) {
+        self.unsynced.clear();
+    }
+
+    fn remember(&mut self, entry: Cached) {
+        if !self.cached.contains(&entry) {
+            self.cached.push(entry);
+        }
+    }
+}
+
+impl State {
+    /// All CPUs start with this root under ASID 0.
+    pub(super) fn load_everywhere(&mut self, root: Frame) {
+        let generation = self.memory.generation(root);
+        let loaded = Loaded { ttbr: Ttbr::new(root, Asid::INIT), generation };
+        self.cpus.iter_mut().for_each(|cpu| cpu.loaded = Some(loaded));
+    }
+
+    /// What one operation does at once. What it may do later is left to [`State::land_one`].
+    pub(super) fn execute(&mut self, cpu: usize, op: Op, operand: u64) {
+        match op {
+            Op::MsrTtbr0 => {
+                let ttbr = Ttbr(operand);
+                let generation = self.memory.generation(ttbr.root());
+                let this = &mut self.cpus[cpu];
+                let old = this.loaded.replace(Loaded { ttbr, generation });
+                this.unsynced.extend(old);
+                this.latched.extend(old);
+            }
+            Op::Isb => self.cpus[cpu].synchronise(),
+            Op::DsbIshst | Op::DsbNshst => self.memory.drain(cpu),
+            Op::DsbNsh => {
+                self.cpus[cpu].latched.clear();
+                self.land_all(cpu, &[cpu]);
+            }
+            Op::DsbIsh => {
+                self.cpus[cpu].latched.clear();
+                self.memory.drain(cpu);
+                let everybody: Vec<usize> = (0..self.cpus.len()).collect();
+                self.land_all(cpu, &everybody);
+            }
+            Op::TlbiVale1is | Op::TlbiVae1is | Op::TlbiAside1is => self.issue(cpu, op, operand, 0..self.cpus.len()),
+            Op::TlbiVale1 | Op::TlbiAside1 | Op::TlbiVmalle1 => self.issue(cpu, op, operand, cpu..cpu + 1),
+        }
+    }
+
+    /// Register form of the operand: ASID in 63:48, VA\[55:12\] in 43:0 (Arm ARM C5.5).
+    fn issue(&mut self, cpu: usize, op: Op, operand: u64, targets: std::ops::Range<usize>) {
+        let asid = Asid((operand >> 48) as u16);
+        let page = Page::from_number(operand & ((1 << 44) - 1));
+        self.cpus[cpu].issued.push(Issued { op, asid, page, missing: targets.collect() });
+    }
+
+    /// The TLBIs that this CPU issued take effect on the targets.
+    fn land_all(&mut self, cpu: usize, targets: &[usize]) {
+        let mut issued = std::mem::take(&mut self.cpus[cpu].issued);
+        for tlbi in &mut issued {
+            for target in tlbi.missing.extract_if(.., |target| targets.contains(target)).collect::<Vec<_>>() {
+                self.cpus[target].cached.retain(|entry| !tlbi.hits(entry));
+            }
+        }
+        issued.retain(|tlbi| !tlbi.missing.is_empty());
+        self.cpus[cpu].issued = issued;
+    }
+
+    /// Some TLBI takes effect on some CPU before anybody waited for it.
+    pub(super) fn land_one(&mut self) {
+        let (from, to) = (self.rng.below(self.cpus.len()), self.rng.below(self.cpus.len()));
+        self.land_all(from, &[to]);
+    }
+
+    /// Some walker reads ahead for some page, from where it likes and as far as it likes.
+    pub(super) fn walk_somewhere(&mut self) {
+        let cpu = self.rng.below(self.cpus.len());
+        let roots = self.cpus[cpu].roots();
+        let pages = self.oracle.pages();
+        let (Some(&loaded), Some(&page)) = (self.rng.pick(&roots), self.rng.pick(&pages)) else { return };
+        let starts = self.starts(cpu, loaded, page);
+        let start = *self.rng.pick(&starts).expect("the root is always one");
+        let levels = 1 + self.rng.below(4);
+        self.walk(cpu, loaded, page, start, levels);
+    }
+
+    /// Every walker reads ahead for every page, from everywhere.
+    pub(super) fn walk_everything(&mut self) {
+        for cpu in 0..self.cpus.len() {
+            for page in self.oracle.pages() {
+                self.walk_page(cpu, page);
+            }
+        }
+    }
+
+    /// This CPU's walker looks the page up in all ways it may.
+    pub(super) fn walk_page(&mut self, cpu: usize, page: Page) {
+        for loaded in self.cpus[cpu].roots() {
+            for start in self.starts(cpu, loaded, page) {
+                self.walk(cpu, loaded, page, start, 4);
+            }
+        }
+    }
+
+    /// Tables at which a walk for the page may begin: the root, and what walk caches hold under its ASID.
+    fn starts(&self, cpu: usize, loaded: Loaded, page: Page) -> Vec<(Frame, u8)> {
+        let root = (loaded.ttbr.root(), 0);
+        let usable = |entry: &&Cached| {
+            entry.level < LEAF_LEVEL && entry.asid == loaded.ttbr.asid() && covers(entry.level, entry.page, page)
+        };
+        let cached = self.cpus[cpu].cached.iter().filter(usable);
+        std::iter::once(root).chain(cached.map(|entry| (entry.descriptor.frame(), entry.level + 1))).collect()
+    }
+
+    fn walk(&mut self, cpu: usize, loaded: Loaded, page: Page, start: (Frame, u8), levels: usize) {
+        let origin = self.oracle.number_of(loaded.ttbr.root());
+        let (mut table, first) = start;
+        for level in (first..=LEAF_LEVEL).take(levels) {
+            let descriptor = Bits(self.memory.visible(table, index(page, level)));
+            if !descriptor.is_valid() {
+                return;
+            }
+            if !self.memory.has(descriptor.frame()) {
+                let read = format!("{descriptor:x?} in {table:?} at level {level} for {page:?}");
+                self.oracle.report(format!("CPU {cpu}'s walker read {read}, which is no descriptor of ours"));
+                return;
+            }
+            let generation = self.memory.generation(descriptor.frame());
+            self.cpus[cpu].remember(Cached { asid: loaded.ttbr.asid(), page, level, descriptor, generation, origin });
+            table = descriptor.frame();
+        }
+    }
+
+    /// The entries that a user access to the page may use on this CPU now.
+    pub(super) fn translations(&mut self, cpu: usize, page: Page) -> Vec<Bits> {
+        self.cpus[cpu].synchronise();
+        let asid = self.cpus[cpu].ttbr().asid();
+        let hit = |entry: &&Cached| entry.level == LEAF_LEVEL && entry.asid == asid && entry.page == page;
+        if !self.cpus[cpu].cached.iter().any(|entry| hit(&entry)) {
+            self.walk_page(cpu, page);
+        }
+        self.cpus[cpu].cached.iter().filter(hit).map(|entry| entry.descriptor).collect()
+    }
+}
+
+/// What the tables say now, as the CPUs see them: the descriptor of this level for the page.
+pub(super) fn look_up(memory: &Memory, root: Frame, page: Page, level: u8) -> Bits {
+    let mut table = root;
+    for above in 0..level {
+        let descriptor = Bits(memory.peek(table).word(index(page, above)));
+        if !descriptor.is_valid() || !memory.has(descriptor.frame()) {
+            return Bits(0);
+        }
+        table = descriptor.frame();
+    }
+    Bits(memory.peek(table).word(index(page, level)))
+}

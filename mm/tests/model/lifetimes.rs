@@ -1,0 +1,114 @@
+//! The two counts, and the rule that a failed check never frees.
+
+use mm::{Complaint, Counter, CpuId, Machine, Scheme};
+
+use crate::machine::director::{Director, each};
+use crate::machine::kernel::{self, Reference};
+use crate::machine::{Lying, Setup, world};
+
+/// T08: who comes for a user after the last one went gets none; who came before keeps it alive.
+#[test]
+fn t08_users_never_rise_from_zero() {
+    each(2, |d, _| {
+        let user = d.create();
+        let reference = user.grab_ref();
+        let winner = reference.try_user().expect("there is a user");
+        assert_eq!((user.users(), user.count()), (2, 2), "all users share one count");
+        d.on(0, move || kernel::put(user));
+        assert_eq!((reference.users(), reference.count()), (1, 2));
+        d.on(1, move || kernel::put(winner));
+        assert_eq!((reference.users(), reference.count()), (0, 1));
+        assert!(reference.try_user().is_none());
+        d.on(0, move || drop(reference));
+        assert_eq!(d.total(Counter::MmsFreed), 1);
+        d.finish();
+    });
+}
+
+/// The same as a race: one CPU drops the last user while another asks for one.
+#[test]
+fn the_last_user_races_with_a_borrower() {
+    each(3, |d, _| {
+        let user = d.create();
+        let reference = user.grab_ref();
+        d.spawn(1, move || {
+            if let Some(user) = reference.try_user() {
+                kernel::exec(user);
+            }
+            drop(reference);
+        });
+        d.spawn(2, move || kernel::put(user));
+        d.run();
+        d.finish();
+    });
+}
+
+/// References are counted one by one, whoever clones and drops them.
+#[test]
+fn references_are_counted() {
+    each(2, |d, _| {
+        let user = d.create();
+        let references: Vec<Reference> = (0..3).map(|_| user.grab_ref()).collect();
+        let more = references.clone();
+        assert_eq!((user.users(), user.count()), (1, 7));
+        d.on(1, move || drop(references));
+        assert_eq!(user.count(), 4);
+        d.on(0, move || kernel::put(user));
+        assert_eq!((more[0].users(), more[0].count()), (0, 3));
+        d.on(0, move || drop(more));
+        assert_eq!((d.total(Counter::MmsFreed), d.lock().oracle.living()), (1, 0));
+        d.finish();
+    });
+}
+
+/// Rule 9: somebody took a lazy CPU's bit out of the mask. The shoot misses that CPU, the last
+/// look finds its slot and its TTBR0, and the `Mm` is kept for ever instead of freed. With
+/// `lazy_tlb.debug=1` the CPU itself already says so.
+#[test]
+fn a_slot_that_names_the_dead_keeps_it() {
+    use Complaint::{RootStillLoaded, SlotNamesDead};
+    for (check, found) in [(false, vec![SlotNamesDead, RootStillLoaded]), (true, vec![RootStillLoaded])] {
+        let setup = Setup::new(2, Scheme::Shootdown, 1);
+        let d = Director::new(if check { setup.check() } else { setup });
+        d.break_rules(&found);
+        let user = d.create();
+        d.make_lazy(1, &user);
+        user.holders().clear_own(CpuId(1));
+        d.on(0, move || kernel::put(user));
+        assert_eq!((d.total(Counter::MmsFreed), d.total(Counter::MmsLeaked)), (0, 1));
+        assert_eq!(d.lock().complaints, found);
+        d.finish();
+    }
+}
+
+/// A task on CPU 0 that runs in an `Mm` without being its user, and looks on while it dies.
+fn intruder(d: &Director, killer: usize) {
+    let user = d.create();
+    let task = d.spawn(0, move || {
+        kernel::masked(|| Lying::system().switch_to(None, Some(&user)));
+        if killer == 0 {
+            drop(user);
+        } else {
+            kernel::spawn(world(), "killer", killer, move || drop(user));
+        }
+        while world().lock().complaints.is_empty() {
+            Lying::relax();
+        }
+        // Its Mm is kept for ever, and so is it: it could switch nowhere without the borrow it lost.
+        kernel::stand_still();
+    });
+    d.run();
+    assert!(d.is_held(task));
+}
+
+/// Rule 9: the last reference goes while a task still runs in the `Mm`, on this CPU or another.
+#[test]
+fn the_owner_of_the_dead_keeps_it() {
+    for (killer, complaint) in [(0, Complaint::OwnMmDropped), (1, Complaint::ShotOwner)] {
+        let d = Director::new(Setup::new(2, Scheme::Shootdown, 1));
+        d.break_rules(&[complaint]);
+        intruder(&d, killer);
+        assert_eq!((d.total(Counter::MmsFreed), d.total(Counter::MmsLeaked)), (0, 1));
+        assert_eq!(d.lock().complaints, [complaint]);
+    }
+}

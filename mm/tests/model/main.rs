@@ -1,0 +1,13 @@
+//! The mm layer on the lying machine: every test of lifetimes, schemes, ASIDs and flushes.
+//!
+//! One test program of several files, so that all of them share one build of the machine.
+
+#[path = "../machine/mod.rs"]
+mod machine;
+
+mod asids;
+mod contract;
+mod flush;
+mod lifetimes;
+mod random;
+mod schemes;
