@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 
-use linux_raw_sys::general as linux;
+use linux_raw_sys::{general as linux, ioctl};
 
 use crate::errno::Errno;
 use crate::fs::file::{File, OpenFile, Ready, Waiting, anonymous_status};
@@ -19,8 +19,6 @@ const CAPACITY: usize = 64 << 10;
 const FIRST_ROOM: usize = 4096;
 /// Writes of up to this many bytes are not torn.
 const ATOMIC: usize = linux::PIPE_BUF as usize;
-/// The request that asks how many bytes can be read.
-const FIONREAD: u32 = 0x541b;
 
 /// Bytes in a circle.
 struct Ring {
@@ -188,7 +186,7 @@ impl File for Reader {
     }
 
     fn control(&self, request: u32, argument: u64) -> Result<usize, Errno> {
-        if request != FIONREAD {
+        if request != ioctl::FIONREAD {
             return Err(Errno::ENOTTY);
         }
         let length = self.0.state.lock().ring.length as u32;

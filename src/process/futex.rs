@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use mm::PAGE_SIZE;
+use mm::{PAGE_SIZE, USER_END};
 
 use crate::arch::user_copy::read_user_u32;
 use crate::errno::Errno;
@@ -37,6 +37,9 @@ impl Key {
     fn of(address: u64, scope: Scope) -> Result<Key, Errno> {
         if !address.is_multiple_of(4) {
             return Err(Errno::EINVAL);
+        }
+        if address >= USER_END {
+            return Err(Errno::EFAULT);
         }
         if scope == Scope::Shared {
             // Brings the page in, so that it has a frame.

@@ -8,6 +8,8 @@ use crate::errno::Errno;
 
 /// The most bytes of arguments and environment, pointers included.
 pub const LIMIT: usize = 512 << 10;
+/// The most bytes of one of them, its zero included, as in Linux (`MAX_ARG_STRLEN`).
+pub const STRING_LIMIT: usize = 128 << 10;
 
 /// What a program is told when it starts.
 pub struct Arguments<'a> {

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use linux_raw_sys::general as linux;
+use linux_raw_sys::{general as linux, ioctl};
 
 use super::Call;
 use crate::errno::Errno;
@@ -151,7 +151,19 @@ pub(super) fn fcntl(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 pub(super) fn ioctl(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.file().control(call.arg32(1), call.arg(2))
+    let (number, argument) = (call.arg(0), call.arg(2));
+    match call.arg32(1) {
+        ioctl::FIOCLEX => descriptors().set_close_on_exec(number, true)?,
+        ioctl::FIONCLEX => descriptors().set_close_on_exec(number, false)?,
+        ioctl::FIONBIO => {
+            let file = file(call, 0)?;
+            let other = file.flags() & !linux::O_NONBLOCK;
+            let set = user_memory::read::<u32>(argument)? != 0;
+            file.set_flags(if set { other | linux::O_NONBLOCK } else { other });
+        }
+        request => return file(call, 0)?.file().control(request, argument),
+    }
+    Ok(0)
 }
 
 pub(super) fn pipe2(call: &mut Call<'_>) -> Result<usize, Errno> {

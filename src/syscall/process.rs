@@ -46,7 +46,7 @@ fn strings(address: u64, room: &mut usize) -> Result<Vec<Vec<u8>>, Errno> {
         if pointer == 0 {
             return Ok(strings);
         }
-        let string = user_memory::read_string(pointer, *room, Errno::E2BIG)?;
+        let string = user_memory::read_string(pointer, stack::STRING_LIMIT.min(*room), Errno::E2BIG)?;
         // Its bytes, the zero, and the pointer.
         *room = room.checked_sub(string.len() + 9).ok_or(Errno::E2BIG)?;
         strings.push(string);
