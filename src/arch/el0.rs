@@ -12,7 +12,7 @@ use crate::sched::thread::flags;
 use crate::sync::{mask_irqs, unmask_irqs};
 use crate::{panic, percpu, process, sched, syscall};
 
-/// A system call or a fault. Interrupts come on as soon as the syndrome is read.
+/// A system call or a fault. Interrupts come on as soon as the syndrome is read; only a fault is worth decoding.
 pub(super) extern "C" fn sync(frame: &mut TrapFrame) {
     if class::of(ESR_EL1.get()) == class::SVC {
         unmask_irqs();
@@ -46,20 +46,33 @@ pub(super) extern "C" fn serror(frame: &mut TrapFrame) {
 }
 
 /// Does what waits to be done before the running thread goes on in its program. Interrupts are masked afterwards.
-#[inline]
+#[inline(always)]
 fn before_return(frame: &mut TrapFrame) {
-    loop {
-        mask_irqs();
-        // Relaxed: this CPU's own.
-        if percpu::this().need_resched.load(Ordering::Relaxed) {
-            sched::preempt();
+    mask_irqs();
+    if is_detained() {
+        settle(frame);
+    }
+}
+
+/// Whether something waits: another thread that should run, or a signal. Interrupts are masked.
+#[inline(always)]
+fn is_detained() -> bool {
+    let this = percpu::this();
+    // Relaxed: the first is this CPU's own; who raises the second from another CPU also interrupts this one.
+    this.need_resched.load(Ordering::Relaxed)
+        || sched::current_on(this).flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING != 0
+}
+
+#[cold]
+fn settle(frame: &mut TrapFrame) {
+    while is_detained() {
+        sched::preempt();
+        // Perhaps on another CPU now.
+        if sched::current_on(percpu::this()).flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING != 0 {
+            unmask_irqs();
+            process::before_return(frame);
+            mask_irqs();
         }
-        // Relaxed: who raises it from another CPU also interrupts this one.
-        if sched::current().flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING == 0 {
-            return;
-        }
-        unmask_irqs();
-        process::before_return(frame);
     }
 }
 

@@ -76,7 +76,7 @@ fn end_family_member(process: &Arc<Process>) {
     alarm::cancel(process);
     process.close_files(&Arc::new(Descriptors::none()));
     process.return_address_space();
-    let parent = family::process(family::parent(process.pid)).ok();
+    let parent = family::process(process.parent()).ok();
     let forgotten = parent.as_ref().is_some_and(|parent| wants_no_news(parent));
     for concerned in family::end(process.pid, ending, forgotten) {
         concerned.changed.wake_all();

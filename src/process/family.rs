@@ -20,7 +20,6 @@ const MAX_THREADS: usize = 16 << 10;
 
 struct Member {
     process: Arc<Process>,
-    parent: u32,
     children: Vec<u32>,
     group: u32,
     session: u32,
@@ -97,9 +96,10 @@ pub fn add_process(process: &Arc<Process>, parent: u32) {
     if let Some(member) = family.members.get_mut(&parent) {
         member.children.push(pid);
     }
+    process.set_parent(parent);
     let process = process.clone();
     let children = Vec::new();
-    family.members.insert(pid, Member { process, parent, children, group, session, ending: None, has_executed: false });
+    family.members.insert(pid, Member { process, children, group, session, ending: None, has_executed: false });
 }
 
 /// Takes back a process that never ran.
@@ -147,15 +147,10 @@ pub fn processes(group: Option<u32>) -> Vec<Arc<Process>> {
     members.map(|member| member.process.clone()).collect()
 }
 
-/// The parent's number; 0 if it has none.
-pub fn parent(pid: u32) -> u32 {
-    FAMILY.lock().members.get(&pid).map_or(0, |member| member.parent)
-}
-
 impl Family {
     fn remove(&mut self, pid: u32) -> Option<Member> {
         let member = self.members.remove(&pid)?;
-        if let Some(parent) = self.members.get_mut(&member.parent) {
+        if let Some(parent) = self.members.get_mut(&member.process.parent()) {
             parent.children.retain(|&child| child != pid);
         }
         Some(member)
@@ -167,7 +162,7 @@ impl Family {
         let children = core::mem::take(&mut member.children);
         for &child in &children {
             if let Some(child) = self.members.get_mut(&child) {
-                child.parent = INIT;
+                child.process.set_parent(INIT);
             }
         }
         if let Some(init) = self.members.get_mut(&INIT) {
@@ -184,7 +179,7 @@ pub fn end(pid: u32, ending: Ending, forgotten: bool) -> Vec<Arc<Process>> {
     family.orphan(pid);
     let Some(member) = family.members.get_mut(&pid) else { return Vec::new() };
     member.ending = Some(ending);
-    let parent = member.parent;
+    let parent = member.process.parent();
     let removed = if forgotten { family.remove(pid) } else { None };
     let mut concerned: Vec<_> = family.members.get(&parent).map(|member| member.process.clone()).into_iter().collect();
     if had_children && parent != INIT {
@@ -248,7 +243,7 @@ pub fn set_group(caller: u32, pid: u32, group: u32) -> Result<(), Errno> {
     let mut family = FAMILY.lock();
     let session = family.member(caller)?.session;
     let member = family.member(pid)?;
-    if pid != caller && member.parent != caller {
+    if pid != caller && member.process.parent() != caller {
         return Err(Errno::ESRCH);
     }
     if pid != caller && member.has_executed {

@@ -76,6 +76,8 @@ impl Ending {
 pub struct Process {
     /// Its number.
     pub pid: u32,
+    /// Its parent's number; 0 for none. Relaxed: written under the lock of `family`; a reader gets the one or the other.
+    parent: AtomicU32,
     /// The signal that its parent gets when it ends; 0 for none.
     pub exit_signal: u32,
     /// Its living threads.
@@ -122,6 +124,7 @@ impl Process {
     ) -> Arc<Process> {
         Arc::new(Process {
             pid,
+            parent: AtomicU32::new(0),
             exit_signal,
             threads: SpinLock::new(Vec::new()),
             changed: WaitQueue::new(),
@@ -134,6 +137,16 @@ impl Process {
             sole_survivor: AtomicU64::new(0),
             borrows: AtomicU32::new(0),
         })
+    }
+
+    /// Its parent's number; 0 if it has none.
+    #[inline]
+    pub fn parent(&self) -> u32 {
+        self.parent.load(Ordering::Relaxed)
+    }
+
+    fn set_parent(&self, parent: u32) {
+        self.parent.store(parent, Ordering::Relaxed);
     }
 
     /// Its descriptors.

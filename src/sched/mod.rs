@@ -92,6 +92,14 @@ pub fn current() -> &'static Thread {
     unsafe { &*thread }
 }
 
+/// The running thread of this CPU, for whoever has masked interrupts and knows the CPU's area already.
+#[inline]
+pub fn current_on(this: &PerCpu) -> &'static Thread {
+    debug_assert!(sync::irqs_masked());
+    // SAFETY: the running thread is alive, and it stays the running one while interrupts are masked.
+    unsafe { &*this.sched.current.load(Ordering::Relaxed) }
+}
+
 /// A counted reference to the running thread.
 ///
 /// # Panics

@@ -128,7 +128,7 @@ pub(super) fn getpid(_: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 pub(super) fn getppid(_: &mut Call<'_>) -> Result<usize, Errno> {
-    Ok(family::parent(thread::current().process.pid) as usize)
+    Ok(thread::current().process.parent() as usize)
 }
 
 /// The process that an argument numbers; 0 is the caller's.
