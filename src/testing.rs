@@ -123,7 +123,7 @@ pub fn must_fault(kind: Kind, fault: extern "C" fn()) -> Result<(), String> {
     // SAFETY: the word is this CPU's; `call_and_catch` leaves it 0.
     unsafe { call_and_catch(fault, percpu::this().expected_fault.as_ptr()) };
     match *CAUGHT.lock() {
-        Some(caught) if caught.kind == kind => Ok(()),
+        Some(caught) if caught.kind() == kind => Ok(()),
         Some(caught) => Err(alloc::format!("expected: {kind}; got: {caught}")),
         None => Err(alloc::format!("expected: {kind}; but nothing happened")),
     }

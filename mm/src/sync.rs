@@ -11,7 +11,7 @@ pub use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Atomic
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
-use spin::mutex::{TicketMutex, TicketMutexGuard};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::relax::RelaxStrategy;
 
 use crate::machine::Machine;
@@ -25,17 +25,20 @@ impl<M: Machine> RelaxStrategy for Relax<M> {
     }
 }
 
+// The locks are not fair: virtual CPUs that share real ones starve behind a ticket whose holder is
+// not running. What they protect is short, and no CPU takes one in a loop.
+
 /// A lock of the mm layer: preemption is off while it is held, interrupts stay on.
 ///
 /// Its holder may wait for other CPUs (a flush by IPI), so it must never be an IRQ-off lock: two
 /// CPUs of which one spins here with IRQs masked while the other waits for its acknowledgement
 /// would wait for ever. A debug check refuses that at every acquisition.
-pub struct Lock<T, M: Machine>(TicketMutex<T, Relax<M>>);
+pub struct Lock<T, M: Machine>(SpinMutex<T, Relax<M>>);
 
 impl<T, M: Machine> Lock<T, M> {
     /// Wraps a value.
     pub const fn new(value: T) -> Self {
-        Self(TicketMutex::new(value))
+        Self(SpinMutex::new(value))
     }
 
     /// Takes the lock.
@@ -56,7 +59,7 @@ impl<T, M: Machine> Lock<T, M> {
 
 /// Proof that a [`Lock`] is held. Unlocks first, then lets preemption back in.
 pub struct LockGuard<'a, T, M: Machine> {
-    guard: TicketMutexGuard<'a, T, Relax<M>>,
+    guard: SpinMutexGuard<'a, T, Relax<M>>,
     _pinned: M::Pinned,
 }
 
@@ -76,12 +79,12 @@ impl<T, M: Machine> DerefMut for LockGuard<'_, T, M> {
 
 /// A lock for the few words that the switch itself needs: taken with interrupts masked, held for a
 /// bounded time, and never while waiting for another CPU.
-pub struct SwitchLock<T, M: Machine>(TicketMutex<T, Relax<M>>);
+pub struct SwitchLock<T, M: Machine>(SpinMutex<T, Relax<M>>);
 
 impl<T, M: Machine> SwitchLock<T, M> {
     /// Wraps a value.
     pub const fn new(value: T) -> Self {
-        Self(TicketMutex::new(value))
+        Self(SpinMutex::new(value))
     }
 
     /// Takes the lock.

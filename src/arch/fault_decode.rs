@@ -17,11 +17,11 @@ pub mod class {
     }
 }
 
-/// A decoded exception.
+/// What the CPU says of an exception. Reading it costs a program's page fault little; [`Fault::kind`] is for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What it means to the kernel.
-    pub kind: Kind,
+    /// The stack pointer had run out of its stack.
+    overflow: bool,
     /// The syndrome, ESR_EL1.
     pub esr: u64,
     /// The address, FAR_EL1, if the syndrome says that it is valid.
@@ -55,19 +55,16 @@ const NULL_END: u64 = 64 << 10;
 const USER_END: u64 = 1 << 48;
 
 impl Fault {
-    /// Decodes what the exception handler read.
+    /// What the exception handler read.
+    #[inline]
     pub fn new(esr: u64, far: u64) -> Self {
-        let fault = Self { kind: Kind::Other, esr, address: None };
-        if !fault.is_abort() {
-            return fault;
-        }
-        let address = (esr & FNV == 0).then_some(far);
-        Self { address, kind: fault.kind_at(address), ..fault }
+        let fault = Self { overflow: false, esr, address: None };
+        Self { address: (fault.is_abort() && esr & FNV == 0).then_some(far), ..fault }
     }
 
     /// The same, when the handler found the stack pointer below its stack.
     pub(super) fn of_stack_overflow(self) -> Self {
-        Self { kind: Kind::StackOverflow, ..self }
+        Self { overflow: true, ..self }
     }
 
     /// The exception class, ESR_EL1.EC.
@@ -105,8 +102,12 @@ impl Fault {
         }
     }
 
-    fn kind_at(&self, address: Option<u64>) -> Kind {
-        let Some(address) = address else { return Kind::Other };
+    /// What it means to the kernel.
+    pub fn kind(&self) -> Kind {
+        if self.overflow {
+            return Kind::StackOverflow;
+        }
+        let Some(address) = self.address else { return Kind::Other };
         match self.status() {
             Status::Translation(_) | Status::Permission(_) if address < NULL_END => Kind::NullDereference,
             Status::Translation(_) | Status::Permission(_) if address < USER_END => Kind::UserAddress,
@@ -182,7 +183,7 @@ impl fmt::Display for Kind {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind, class_name(self.class()))?;
+        write!(f, "{}: {}", self.kind(), class_name(self.class()))?;
         if self.is_abort() {
             let access = match () {
                 () if self.is_instruction_abort() => "executing",

@@ -5,6 +5,9 @@ use core::ptr;
 
 use super::mmu::PAGE;
 
+/// How many blocks one turn of the zeroing loop takes.
+const UNROLLED: u64 = 8;
+
 /// Fills a page with zeroes.
 ///
 /// # Safety
@@ -14,25 +17,25 @@ pub unsafe fn zero(page: u64) {
     // SAFETY: reads a register that never changes.
     unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(pure, nomem, nostack, preserves_flags)) };
     // DCZID_EL0 (Arm ARM D24.2.44): bit 4 forbids DC ZVA, bits 3:0 are log2 of the words it zeroes.
-    if dczid & 1 << 4 != 0 {
+    let block = 4u64 << (dczid & 0xf);
+    if dczid & 1 << 4 != 0 || block > PAGE / UNROLLED {
         // SAFETY: our caller promises a page that is ours.
         return unsafe { ptr::write_bytes(ptr::with_exposed_provenance_mut::<u8>(page as usize), 0, PAGE as usize) };
     }
-    let block = 4u64 << (dczid & 0xf);
-    // SAFETY: each DC ZVA zeroes one aligned block of the page, which is ours. A block is at most 2 KiB, so the page
-    // is a whole number of pairs.
+    // SAFETY: each DC ZVA zeroes one aligned block of the page, which is ours and a whole number of so many blocks.
     unsafe {
         asm!(
             "2:",
+            ".rept {unrolled}",
             "dc zva, {at}",
             "add {at}, {at}, {block}",
-            "dc zva, {at}",
-            "add {at}, {at}, {block}",
+            ".endr",
             "cmp {at}, {end}",
             "b.lo 2b",
             at = inout(reg) page => _,
             block = in(reg) block,
             end = in(reg) page + PAGE,
+            unrolled = const UNROLLED,
             options(nostack),
         );
     }
