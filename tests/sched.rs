@@ -27,6 +27,7 @@ kernel_tests! {
     threads_run_on_every_cpu,
     wake_ups_cross_cpus,
     one_wake_up_wakes_one,
+    a_wake_up_that_comes_too_late_is_passed_on,
     park_remembers_one_unpark,
     a_spinning_thread_is_preempted,
     a_guard_keeps_the_cpu,
@@ -230,6 +231,30 @@ fn one_wake_up_wakes_one() -> Outcome {
     shop.closed.store(true, Ordering::Relaxed);
     shop.queue.wake_all();
     join(&takers)
+}
+
+/// A wake-up chooses a thread just after that looked for the last time: the next one in the queue must get it.
+fn a_wake_up_that_comes_too_late_is_passed_on() -> Outcome {
+    let (queue, event) = (Arc::new(WaitQueue::new()), Arc::new(AtomicBool::new(false)));
+    let deadline = now_ns() + 20 * MS;
+    let impatient = {
+        let (queue, event) = (queue.clone(), event.clone());
+        spawn_on(0, move || {
+            let _ = queue.wait(Patience::ENDLESS.until(Some(deadline)), || {
+                if now_ns() >= deadline {
+                    event.store(true, Ordering::Relaxed);
+                    queue.wake_one();
+                }
+                None::<()>
+            });
+        })
+    };
+    sched::yield_now();
+    let patient = {
+        let (queue, event) = (queue.clone(), event.clone());
+        spawn_on(0, move || queue.wait_until(|| event.load(Ordering::Relaxed).then_some(())))
+    };
+    join(&[impatient, patient])
 }
 
 fn park_remembers_one_unpark() -> Outcome {
