@@ -1,7 +1,7 @@
 //! The scheduler: which thread runs on which CPU, and the switch between two.
 //!
 //! Round robin within a CPU, a slice of 4 ms while others wait, no tick otherwise. The pieces: [`thread`] (what is
-//! scheduled), `runqueue` (who waits to run here), `placement` (where a woken thread goes), [`wait`] and
+//! scheduled), `runqueue` (who waits to run here), `placement` (where a woken thread goes), `current` (what the running thread does with itself), [`wait`] and
 //! [`wait_queue`] (how a thread blocks), `timers` (until when), [`affinity`] (where it may run), [`idle`] and [`reaper`].
 //!
 //! A thread is at every moment in exactly one place: current on a CPU, in one run queue or inbox, or blocked. Two
@@ -13,6 +13,7 @@
 //! the CPU, and what belongs to a thread must not change with the thread.
 
 pub mod affinity;
+mod current;
 pub mod idle;
 mod placement;
 pub mod reaper;
@@ -23,14 +24,15 @@ pub mod wait;
 pub mod wait_queue;
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::arch::asm;
-use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
-use mm::{Machine, Mm, MmUser};
+use mm::Machine;
 
 pub use self::affinity::set_affinity;
+pub use self::current::{
+    current, current_arc, current_mm, current_on, fp_registers, on_fp_trap, replace_mm, set_fp_registers, share_mm,
+};
 pub use self::runqueue::Local;
 pub use self::thread::{Builder, Thread};
 pub use self::wait::{Patience, Signals, WaitError, park, sleep_until};
@@ -64,56 +66,6 @@ pub fn join_cpu() {
     // Relaxed: of interest to this CPU, and a hint to others.
     this.sched.current.store(idle, Ordering::Relaxed);
     this.sched.idle.store(idle, Ordering::Relaxed);
-}
-
-/// The running thread.
-///
-/// The borrow is good for as long as the caller runs; whoever needs more takes [`current_arc`].
-#[inline]
-pub fn current() -> &'static Thread {
-    let thread: *const Thread;
-    // SAFETY: reads this CPU's area. Interrupts are masked meanwhile, or the thread could move between learning its
-    // CPU and asking that for its thread, and take another thread for itself.
-    unsafe {
-        asm!(
-            "mrs {daif}, daif",
-            "msr daifset, #2",
-            "mrs {thread}, tpidr_el1",
-            "ldr {thread}, [{thread}, #{current}]",
-            "msr daif, {daif}",
-            daif = out(reg) _,
-            thread = out(reg) thread,
-            current = const offset_of!(PerCpu, sched) + offset_of!(Local, current),
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-    debug_assert!(!thread.is_null(), "this CPU has not joined the scheduler");
-    // SAFETY: the running thread is alive (see `thread`).
-    unsafe { &*thread }
-}
-
-/// The running thread of this CPU, for whoever has masked interrupts and knows the CPU's area already.
-#[inline]
-pub fn current_on(this: &PerCpu) -> &'static Thread {
-    debug_assert!(sync::irqs_masked());
-    // SAFETY: the running thread is alive, and it stays the running one while interrupts are masked.
-    unsafe { &*this.sched.current.load(Ordering::Relaxed) }
-}
-
-/// A counted reference to the running thread.
-///
-/// # Panics
-///
-/// In the idle thread, which is not counted.
-pub fn current_arc() -> Arc<Thread> {
-    let thread = current();
-    assert!(thread.stack_top().is_some(), "the idle thread is not counted");
-    // SAFETY: every thread with a stack was made by `Builder::build` in an Arc, and the reference it owns keeps it alive
-    // while it runs.
-    unsafe {
-        Arc::increment_strong_count(thread);
-        Arc::from_raw(thread)
-    }
 }
 
 /// Lets the other threads of this CPU run first.
@@ -161,56 +113,6 @@ pub fn preempt_if_due() {
 pub fn on_reschedule() {
     let this = percpu::this();
     this.sched.on_interrupt(this);
-}
-
-/// The running thread used an FP register without access: gives it its own.
-pub fn on_fp_trap() {
-    let _masked = IrqGuard::new();
-    let this = percpu::this();
-    // SAFETY: interrupts are masked, and these are this CPU's and its thread's.
-    unsafe { fpsimd::on_trap(&this.sched.fp, this.id, &current().fp) };
-}
-
-/// The running thread's FP registers: for fork and for a signal frame.
-pub fn fp_registers() -> fpsimd::Registers {
-    let _masked = IrqGuard::new();
-    // SAFETY: as in `on_fp_trap`.
-    unsafe { fpsimd::registers(&percpu::this().sched.fp, &current().fp) }
-}
-
-/// Replaces the running thread's FP registers: for exec and for the return from a signal handler.
-pub fn set_fp_registers(registers: &fpsimd::Registers) {
-    let _masked = IrqGuard::new();
-    // SAFETY: as in `on_fp_trap`.
-    unsafe { fpsimd::replace(&percpu::this().sched.fp, &current().fp, registers) }
-}
-
-/// The running thread's address space; `None` in a kernel thread.
-///
-/// The borrow is good until the thread replaces it.
-#[inline]
-pub fn current_mm() -> Option<&'static Mm<Kernel>> {
-    // SAFETY: the running thread's. The `Mm` lives while the thread is its user: until it calls `replace_mm`.
-    unsafe { current().mm_cell() }.as_deref()
-}
-
-/// Another user of the running thread's address space: for a thread that is to share it.
-pub fn share_mm() -> Option<MmUser<Kernel>> {
-    // SAFETY: the running thread's.
-    unsafe { current().mm_cell() }.clone()
-}
-
-/// Gives the running thread another address space, or none, and loads it: for exec and exit. Returns the old one, whose
-/// last user may be the caller: what is dropped with it may wait.
-pub fn replace_mm(new: Option<MmUser<Kernel>>) -> Option<MmUser<Kernel>> {
-    debug_assert!(sync::may_wait());
-    let masked = IrqGuard::new();
-    // SAFETY: the running thread's, and interrupts are masked: no switch reads it meanwhile.
-    let cell = unsafe { current().mm_cell() };
-    let old = core::mem::replace(cell, new);
-    Kernel::system().transition(old.as_deref(), cell.as_deref());
-    drop(masked);
-    old
 }
 
 fn on_timer() {

@@ -3,7 +3,7 @@
 //! A wake-up is lost if the waker looks before the thread blocks and the thread looks before the event happens.
 //! Hence one rule for both sides, with a full fence in the middle:
 //!
-//! | the thread that waits ([`block_once`]) | the waker ([`wake`])           |
+//! | the thread that waits (`block_once`)   | the waker (`wake`)             |
 //! |----------------------------------------|--------------------------------|
 //! | 1. state = blocked                     | 1. make the event true         |
 //! | 2. full fence                          | 2. full fence                  |

@@ -1,0 +1,114 @@
+//! The running thread, and what only it may do with itself.
+
+use alloc::sync::Arc;
+use core::arch::asm;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+
+use mm::{Machine, Mm, MmUser};
+
+use super::{Local, Thread};
+use crate::arch::fpsimd;
+use crate::machine::Kernel;
+use crate::percpu::{self, PerCpu};
+use crate::sync::{self, IrqGuard};
+
+/// The running thread.
+///
+/// The borrow is good for as long as the caller runs; whoever needs more takes [`current_arc`].
+#[inline]
+pub fn current() -> &'static Thread {
+    let thread: *const Thread;
+    // SAFETY: reads this CPU's area. Interrupts are masked meanwhile, or the thread could move between learning its
+    // CPU and asking that for its thread, and take another thread for itself.
+    unsafe {
+        asm!(
+            "mrs {daif}, daif",
+            "msr daifset, #2",
+            "mrs {thread}, tpidr_el1",
+            "ldr {thread}, [{thread}, #{current}]",
+            "msr daif, {daif}",
+            daif = out(reg) _,
+            thread = out(reg) thread,
+            current = const offset_of!(PerCpu, sched) + offset_of!(Local, current),
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    debug_assert!(!thread.is_null(), "this CPU has not joined the scheduler");
+    // SAFETY: the running thread is alive (see `thread`).
+    unsafe { &*thread }
+}
+
+/// The running thread of this CPU, for whoever has masked interrupts and knows the CPU's area already.
+#[inline]
+pub fn current_on(this: &PerCpu) -> &'static Thread {
+    debug_assert!(sync::irqs_masked());
+    // SAFETY: the running thread is alive, and it stays the running one while interrupts are masked.
+    unsafe { &*this.sched.current.load(Ordering::Relaxed) }
+}
+
+/// A counted reference to the running thread.
+///
+/// # Panics
+///
+/// In the idle thread, which is not counted.
+pub fn current_arc() -> Arc<Thread> {
+    let thread = current();
+    assert!(thread.stack_top().is_some(), "the idle thread is not counted");
+    // SAFETY: every thread with a stack was made by `Builder::build` in an Arc, and the reference it owns keeps it alive
+    // while it runs.
+    unsafe {
+        Arc::increment_strong_count(thread);
+        Arc::from_raw(thread)
+    }
+}
+
+/// The running thread's address space; `None` in a kernel thread.
+///
+/// The borrow is good until the thread replaces it.
+#[inline]
+pub fn current_mm() -> Option<&'static Mm<Kernel>> {
+    // SAFETY: the running thread's. The `Mm` lives while the thread is its user: until it calls `replace_mm`.
+    unsafe { current().mm_cell() }.as_deref()
+}
+
+/// Another user of the running thread's address space: for a thread that is to share it.
+pub fn share_mm() -> Option<MmUser<Kernel>> {
+    // SAFETY: the running thread's.
+    unsafe { current().mm_cell() }.clone()
+}
+
+/// Gives the running thread another address space, or none, and loads it: for exec and exit. Returns the old one, whose
+/// last user may be the caller: what is dropped with it may wait.
+pub fn replace_mm(new: Option<MmUser<Kernel>>) -> Option<MmUser<Kernel>> {
+    debug_assert!(sync::may_wait());
+    let masked = IrqGuard::new();
+    // SAFETY: the running thread's, and interrupts are masked: no switch reads it meanwhile.
+    let cell = unsafe { current().mm_cell() };
+    let old = core::mem::replace(cell, new);
+    Kernel::system().transition(old.as_deref(), cell.as_deref());
+    drop(masked);
+    old
+}
+
+/// The running thread used an FP register without access: gives it its own.
+pub fn on_fp_trap() {
+    let _masked = IrqGuard::new();
+    let this = percpu::this();
+    // SAFETY: interrupts are masked, and these are this CPU's and its thread's.
+    unsafe { fpsimd::on_trap(&this.sched.fp, this.id, &current().fp) };
+}
+
+/// The running thread's FP registers: for fork and for a signal frame.
+pub fn fp_registers() -> fpsimd::Registers {
+    let _masked = IrqGuard::new();
+    // SAFETY: as in `on_fp_trap`.
+    unsafe { fpsimd::registers(&percpu::this().sched.fp, &current().fp) }
+}
+
+/// Replaces the running thread's FP registers: for exec and for the return from a signal handler.
+pub fn set_fp_registers(registers: &fpsimd::Registers) {
+    let _masked = IrqGuard::new();
+    // SAFETY: as in `on_fp_trap`.
+    unsafe { fpsimd::replace(&percpu::this().sched.fp, &current().fp, registers) }
+}
