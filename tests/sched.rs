@@ -14,6 +14,7 @@ use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use lazuli::arch::stack::KernelStack;
+use lazuli::arch::timer::now_ns;
 use lazuli::arch::tlbi;
 use lazuli::machine::Kernel;
 use lazuli::sched::{self, Builder};
@@ -27,6 +28,7 @@ kernel_tests! {
     threads_run_on_every_cpu,
     a_spinning_thread_is_preempted,
     a_guard_keeps_the_cpu,
+    a_thread_that_was_alone_for_long_gives_way,
     affinity_moves_the_running_thread,
     affinity_moves_other_threads,
     affinity_needs_a_cpu,
@@ -96,6 +98,20 @@ fn a_guard_keeps_the_cpu() -> Outcome {
         (true, _) => Err("another thread ran inside a PreemptGuard".into()),
         (_, false) => Err("preemption that was due was forgotten".into()),
     }
+}
+
+/// Its slice is long over, and there was no tick because nobody waited: now somebody does.
+fn a_thread_that_was_alone_for_long_gives_way() -> Outcome {
+    let ran = Arc::new(AtomicBool::new(false));
+    let flag = ran.clone();
+    let set = move || flag.store(true, Ordering::Relaxed);
+    let other = Builder::new("test").affinity(only(0)).build(set).map_err(|error| format!("{error:?}"))?;
+    let end = now_ns() + 50 * MS;
+    spin_until(|| now_ns() > end)?;
+    other.start();
+    // Without a lock or a guard, at whose end the kernel would look whether preemption is due.
+    spin_until(|| ran.load(Ordering::Relaxed))?;
+    join(&[other])
 }
 
 fn affinity_moves_the_running_thread() -> Outcome {

@@ -44,10 +44,10 @@ fn enqueue(thread: &Thread, cpu: usize) {
         return;
     }
     this.sched.push(thread);
-    // Not by an alarm in the past: it would ring until the running thread gives way, which it may not get to do.
     if this.sched.is_idling() || this.sched.slice_is_over() {
         this.need_resched.store(true, Ordering::Relaxed);
-    } else {
+    }
+    if !this.sched.is_idling() {
         this.sched.request_tick();
     }
 }

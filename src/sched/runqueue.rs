@@ -219,10 +219,14 @@ impl Local {
         timer::rough_ticks() >= self.slice_end.load(Ordering::Relaxed)
     }
 
-    /// Makes the timer ring at the end of the slice: there is somebody to run then.
+    /// Makes the timer ring at the end of the slice: there is somebody to run then. If the slice is over, the running
+    /// thread gives way at the next chance, and at the latest when the timer rings a slice from now. Not at once: such
+    /// an alarm would ring again and again while preemption is off.
     #[inline]
     pub(super) fn request_tick(&self) {
-        self.request_alarm(self.slice_end.load(Ordering::Relaxed));
+        let now = timer::rough_ticks();
+        let end = self.slice_end.load(Ordering::Relaxed);
+        self.request_alarm(if end > now { end } else { now + SLICE_TICKS.load(Ordering::Relaxed) });
     }
 
     /// Makes the timer ring at `ticks` or earlier. A ring that turns out to be too early, because what it was for is
