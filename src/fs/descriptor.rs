@@ -17,7 +17,7 @@ struct Entry {
     close_on_exec: bool,
 }
 
-/// The descriptors of a process, or of several that share them (`CLONE_FILES`).
+/// The descriptors of a process.
 pub struct Descriptors(SpinLock<Vec<Option<Entry>>>);
 
 impl Descriptors {
@@ -27,17 +27,13 @@ impl Descriptors {
         Self(SpinLock::new(alloc::vec![entry; 3]))
     }
 
-    /// No descriptor.
-    pub fn none() -> Self {
-        Self(SpinLock::new(Vec::new()))
-    }
-
     /// A copy: the same open files under the same numbers.
     pub fn duplicate(&self) -> Self {
         Self(SpinLock::new(self.0.lock().clone()))
     }
 
     /// What is open under this number.
+    #[inline]
     pub fn get(&self, number: u64) -> Result<Arc<OpenFile>, Errno> {
         // Descriptors are ints: the upper half of the register means nothing.
         let entries = self.0.lock();
@@ -97,6 +93,12 @@ impl Descriptors {
     /// Closes what `execve` closes.
     pub fn close_for_exec(&self) {
         self.take_all(|entry| entry.close_on_exec);
+    }
+
+    /// Closes everything.
+    pub fn close_all(&self) {
+        let closed = core::mem::take(&mut *self.0.lock());
+        drop(closed);
     }
 
     /// Closes the numbers from `first` to `last`.

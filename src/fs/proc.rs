@@ -15,9 +15,10 @@ use crate::errno::Errno;
 use crate::fs::borrow;
 use crate::fs::file::{File, Waiting};
 use crate::fs::node::Node;
+use crate::ipi::Reason;
 use crate::machine::Kernel;
 use crate::user_memory::UserBuffer;
-use crate::{cpu_features, ipi, sched};
+use crate::{cpu_features, ipi, percpu, sched};
 
 /// The most times that one write makes a kernel thread borrow the writer's `Mm`.
 const MAX_BORROWS: u64 = 1_000_000;
@@ -104,17 +105,23 @@ impl File for Text {
 fn lazy_tlb(text: &mut String) -> fmt::Result {
     let system = Kernel::system();
     writeln!(text, "scheme: {}", system.config.scheme.name())?;
-    writeln!(text, "debug: {}", u8::from(system.config.check))?;
+    writeln!(text, "debug: {}", if system.config.check { "on" } else { "off" })?;
     for &counter in Counter::ALL {
-        write!(text, "{} {}", counter.label(), system.total(counter))?;
-        for cpu in system.cpus() {
-            write!(text, " {}", cpu.counters.get(counter))?;
-        }
-        writeln!(text)?;
+        per_cpu(text, counter.label(), |cpu| system.cpus()[cpu].counters.get(counter))?;
+    }
+    for reason in Reason::ALL {
+        per_cpu(text, reason.label(), |cpu| percpu::of(cpu).ipi.sent(reason))?;
     }
     writeln!(text, "dead_now {}", system.dead.now())?;
     writeln!(text, "dead_max {}", system.dead.max())?;
     writeln!(text, "frames_free_now {}", system.frames.free())
+}
+
+/// A counter's name, its total, and its value on each CPU.
+fn per_cpu(text: &mut String, label: &str, value: impl Fn(usize) -> u64) -> fmt::Result {
+    write!(text, "{label} {}", (0..percpu::count()).map(&value).sum::<u64>())?;
+    (0..percpu::count()).try_for_each(|cpu| write!(text, " {}", value(cpu)))?;
+    writeln!(text)
 }
 
 /// This CPU's identity under each CPU's number: the boards here have CPUs of one kind.

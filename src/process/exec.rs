@@ -184,8 +184,7 @@ pub fn replace(
     let process = &thread.process;
     process.return_address_space();
     process.set_program(executable, path);
-    process.unshare_files();
-    process.files().close_for_exec();
+    process.files.close_for_exec();
     process.signals.lock().actions.reset_for_exec();
     thread.signals.lock().stack = AlternateStack::NONE;
     family::note_exec(process.pid);

@@ -5,7 +5,6 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as linux;
 
 use crate::drivers::power;
-use crate::fs::descriptor::Descriptors;
 use crate::process::futex::Scope;
 use crate::process::signal::{Action, Cause, Handler, Info, Signal, send};
 use crate::process::{Ending, Process, UserThread, alarm, family, futex, thread};
@@ -74,7 +73,7 @@ fn end_family_member(process: &Arc<Process>) {
         power::exit(ending.to_exit_code());
     }
     alarm::cancel(process);
-    process.close_files(&Arc::new(Descriptors::none()));
+    process.files.close_all();
     process.return_address_space();
     let parent = family::process(process.parent()).ok();
     let forgotten = parent.as_ref().is_some_and(|parent| wants_no_news(parent));

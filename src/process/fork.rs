@@ -48,6 +48,9 @@ impl Request {
     fn check(&self) -> Result<(), Errno> {
         let senseless = self.has(linux::CLONE_THREAD) && !self.has(linux::CLONE_SIGHAND)
             || self.has(linux::CLONE_SIGHAND) && !self.has(linux::CLONE_VM);
+        // Only the threads of one process share descriptors, handlers and a directory.
+        let shares = linux::CLONE_FILES | linux::CLONE_SIGHAND | linux::CLONE_FS;
+        let senseless = senseless || self.has(shares) && !self.has(linux::CLONE_THREAD);
         if senseless || self.has(REFUSED) || self.flags >> 32 != 0 {
             return Err(Errno::EINVAL);
         }
@@ -91,10 +94,7 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<u32, Errno> {
 }
 
 fn new_process(parent: &Process, pid: u32, request: &Request) -> Arc<Process> {
-    let files = match request.has(linux::CLONE_FILES) {
-        true => parent.files(),
-        false => Arc::new(parent.files().duplicate()),
-    };
+    let files = parent.files.duplicate();
     let actions = parent.signals.lock().actions.clone();
     Process::new(pid, (request.flags & 0xff) as u32, actions, files, parent.surroundings())
 }

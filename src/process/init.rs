@@ -1,7 +1,6 @@
 //! The first process.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
@@ -52,7 +51,7 @@ fn run(start: Start, path: &str, arguments: Vec<Vec<u8>>, environment: &[Vec<u8>
     let start = Start { executable: Some(executable), ..start };
     let surroundings = Surroundings { start, umask: 0o22, program: path };
     let pid = family::new_number().map_err(LoadError::Resources)?;
-    let process = Process::new(pid, 0, Actions::DEFAULT, Arc::new(files), surroundings);
+    let process = Process::new(pid, 0, Actions::DEFAULT, files, surroundings);
     let thread = UserThread::new(pid, process.clone(), SignalSet::EMPTY, AlternateStack::NONE);
     thread.set_first_frame(frame, 0);
     let scheduled = Builder::new("user").tid(pid).mm(mm).extension(thread.clone()).build(thread::begin);

@@ -26,9 +26,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use linux_raw_sys::general as linux;
 
-use crate::errno::Errno;
 use crate::fs::descriptor::Descriptors;
-use crate::fs::file::OpenFile;
 use crate::fs::node::Node;
 use crate::fs::path::Start;
 use crate::sched::WaitQueue;
@@ -88,7 +86,8 @@ pub struct Process {
     pub signals: SpinLock<ProcessSignals>,
     /// When SIGALRM is due, and again after how long.
     pub alarm: SpinLock<alarm::Timer>,
-    files: SpinLock<Arc<Descriptors>>,
+    /// Its descriptors.
+    pub files: Descriptors,
     surroundings: SpinLock<Surroundings>,
     /// How it ends, once that is decided: 0, or the status word plus [`DECIDED`].
     ending: AtomicU32,
@@ -119,7 +118,7 @@ impl Process {
         pid: u32,
         exit_signal: u32,
         actions: Actions,
-        files: Arc<Descriptors>,
+        files: Descriptors,
         surroundings: Surroundings,
     ) -> Arc<Process> {
         Arc::new(Process {
@@ -130,7 +129,7 @@ impl Process {
             changed: WaitQueue::new(),
             signals: SpinLock::new(ProcessSignals::new(actions)),
             alarm: SpinLock::new(alarm::Timer::OFF),
-            files: SpinLock::new(files),
+            files,
             surroundings: SpinLock::new(surroundings),
             ending: AtomicU32::new(0),
             first_code: AtomicU32::new(0),
@@ -147,25 +146,6 @@ impl Process {
 
     fn set_parent(&self, parent: u32) {
         self.parent.store(parent, Ordering::Relaxed);
-    }
-
-    /// Its descriptors.
-    pub fn files(&self) -> Arc<Descriptors> {
-        self.files.lock().clone()
-    }
-
-    /// Stops sharing descriptors with other processes, for `execve`.
-    pub fn unshare_files(&self) {
-        let mut files = self.files.lock();
-        if Arc::strong_count(&files) > 1 {
-            *files = Arc::new(files.duplicate());
-        }
-    }
-
-    /// Lets its descriptors go. Those that no other process shares are closed.
-    pub fn close_files(&self, none: &Arc<Descriptors>) {
-        let files = core::mem::replace(&mut *self.files.lock(), none.clone());
-        drop(files);
     }
 
     /// Where it is and what it is.
@@ -212,12 +192,6 @@ impl Process {
     pub fn name(&self) -> String {
         let program = self.program();
         String::from_utf8_lossy(program.rsplit(|&byte| byte == b'/').next().unwrap_or(&program)).into_owned()
-    }
-
-    /// What is open under this number.
-    #[inline]
-    pub fn file(&self, number: u64) -> Result<Arc<OpenFile>, Errno> {
-        self.files.lock().get(number)
     }
 
     /// How it ends, if that is decided.

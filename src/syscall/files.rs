@@ -20,13 +20,13 @@ const MAX_COUNT: usize = 0x7fff_f000;
 const MAX_RUNS: usize = 1024;
 
 /// The running thread's descriptors.
-pub(super) fn descriptors() -> Arc<Descriptors> {
-    thread::current().process.files()
+pub(super) fn descriptors() -> &'static Descriptors {
+    &thread::current().process.files
 }
 
 /// The open file that an argument numbers.
 pub(super) fn file(call: &Call<'_>, index: usize) -> Result<Arc<OpenFile>, Errno> {
-    thread::current().process.file(call.arg(index))
+    descriptors().get(call.arg(index))
 }
 
 fn one_run(call: &Call<'_>) -> [Run; 1] {
