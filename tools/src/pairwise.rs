@@ -3,6 +3,7 @@
 //! Most faults need two settings at once (eight CPUs *and* GICv2), few need three. So instead of every row of the
 //! full product, a greedy cover of all pairs that occur in it is run: an order of magnitude fewer boots.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 /// One pair: factor and value, twice, the lower factor first.
@@ -14,13 +15,17 @@ type Pair = (usize, usize, usize, usize);
 /// The same rows always yield the same choice.
 pub(crate) fn choose(rows: &[Vec<usize>]) -> Vec<usize> {
     let mut missing: HashSet<Pair> = rows.iter().flat_map(|row| pairs(row)).collect();
-    let mut chosen = Vec::new();
+    let mut chosen: Vec<usize> = Vec::new();
     while !missing.is_empty() {
-        let gain = |row: &Vec<usize>| pairs(row).filter(|p| missing.contains(p)).count();
-        // A row of the greatest gain. One exists while a pair is missing, since each came from some row.
-        let Some(best) = (0..rows.len()).max_by_key(|&index| gain(&rows[index])) else {
-            break;
+        let gain = |row: &[usize]| pairs(row).filter(|pair| missing.contains(pair)).count();
+        // Of rows with the same gain the one least like those chosen: else one value would fill every free place.
+        let likeness = |row: &[usize]| -> usize {
+            let same = |other: &usize| rows[*other].iter().zip(row).filter(|(a, b)| a == b).count();
+            chosen.iter().map(same).sum()
         };
+        // One exists while a pair is missing, since each came from some row.
+        let key = |&index: &usize| (gain(&rows[index]), Reverse(likeness(&rows[index])));
+        let Some(best) = (0..rows.len()).max_by_key(key) else { break };
         pairs(&rows[best]).for_each(|pair| {
             missing.remove(&pair);
         });
@@ -73,6 +78,16 @@ mod tests {
         }
         // 4 × 3 is the floor; the greedy choice may lie a little above it.
         assert!((12..=16).contains(&picked.len()), "{}", picked.len());
+    }
+
+    #[test]
+    fn free_places_are_shared_out() {
+        let rows = product(&[6, 4, 2, 3, 2, 2]);
+        let picked = choose(&rows);
+        for scheme in 0..3 {
+            let share = picked.iter().filter(|&&index| rows[index][3] == scheme).count();
+            assert!(share * 3 >= picked.len() - 6, "{share} of {}", picked.len());
+        }
     }
 
     #[test]
