@@ -20,6 +20,8 @@ PROGRAMS := target/aarch64-unknown-linux-musl/release
 NAMES := $(basename $(notdir $(wildcard user/src/bin/*.rs)))
 IN_BIN := $(foreach name,$(NAMES),$(PROGRAMS)/$(name)=/bin/$(name))
 TESTS := $(wildcard $(foreach name,conform lazycheck fuzz lifetimes,user/src/bin/$(name).rs))
+# It keeps its name: busybox, for one, does what it is called.
+APP_INIT = /app/$(notdir $(APP))
 SCHEMES := $(or $(LAZY_TLB),refcount,shootdown,eager)
 LAZULI := cargo run --quiet --package lazuli-tools --
 MACHINE = --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE"
@@ -52,7 +54,7 @@ build: setup ## Build the kernel, the programs, build/lazuli.img and build/initr
 ifneq ($(APP),)
 run: build/app.cpio ## Measure every scheme; with LAZY_TLB= one; with APP= run that program
 	$(Q)$(LAZULI) run --kernel $(KERNEL) --initrd build/app.cpio $(MACHINE) \
-	  $(if $(LAZY_TLB),--scheme $(LAZY_TLB)) --init /app --args "$$ARGS"
+	  $(if $(LAZY_TLB),--scheme $(LAZY_TLB)) --init $(APP_INIT) --args "$$ARGS"
 else
 run: bench
 endif
@@ -73,13 +75,13 @@ test-all: ## Run all tests in every machine
 
 image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as one bootable file
 	$(Q)$(LAZULI) image build/lazuli-app.img --kernel $(KERNEL) --initrd build/app.cpio \
-	  --cmdline "$$CMDLINE $(LAZY_TLB:%=lazy_tlb=%) init=/app -- $$ARGS"
+	  --cmdline "$$CMDLINE $(LAZY_TLB:%=lazy_tlb=%) init=$(APP_INIT) -- $$ARGS"
 	@echo 'build/lazuli-app.img; boot it: qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -smp 4' \
 	  '-kernel build/lazuli-app.img -nographic -nic none'
 
 build/app.cpio: build FORCE
 	$(Q)test -n "$$APP" || { echo 'name the program: APP=path/to/static-elf'; exit 1; }
-	$(Q)$(LAZULI) cpio build/app.cpio "$$APP=/app" $(IN_BIN)
+	$(Q)$(LAZULI) cpio build/app.cpio "$$APP=$(APP_INIT)" $(IN_BIN)
 
 FORCE:
 
