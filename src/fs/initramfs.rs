@@ -29,7 +29,9 @@ pub fn archive(boot: &BootInfo) -> &'static [u8] {
         // SAFETY: RAM, which `memory` keeps out of what it gives away: nobody writes there.
         Some(unsafe { mmu::ram(initrd.base..initrd.end()) })
     };
-    boot.bundle.as_ref().map(Bundle::archive).or_else(loaded).unwrap_or(&[])
+    boot.bundle.as_ref().map(Bundle::archive).or_else(loaded).unwrap_or_else(|| {
+        refuse("no initramfs, so no program to run; give one with -initrd, or an image that holds one")
+    })
 }
 
 /// Reads the archives and makes them the root file system.

@@ -26,12 +26,12 @@ pub(crate) struct Parts {
 type WrongProgram = (&'static str, fn(&[u8]) -> Result<Vec<u8>>, &'static str);
 
 const WRONG_PROGRAMS: [WrongProgram; 6] = [
-    ("init-not-elf", |_| Ok(b"#!/bin/sh\necho hello\n".to_vec()), "ELF"),
-    ("init-wrong-machine", broken::wrong_machine, "AArch64"),
+    ("init-not-elf", |_| Ok(b"A text, and a short one.\n".to_vec()), "ELF"),
+    ("init-wrong-machine", broken::wrong_machine, "machine 62"),
     ("init-truncated", broken::truncated, "truncated"),
     ("init-overlapping", broken::overlapping, "overlap"),
-    ("init-in-kernel-half", broken::in_kernel_half, "user"),
-    ("init-too-big", broken::too_big, "memory"),
+    ("init-in-kernel-half", broken::in_kernel_half, "lies outside"),
+    ("init-too-big", broken::too_big, "lies outside"),
 ];
 
 /// A boot with a wrong command line: its name, the words, what the console must say.
@@ -95,7 +95,7 @@ impl Parts {
         jobs.push(self.refusal("no-initrd", None, "init=/app", &["-initrd"]));
         let bytes = fs::read(&whole).context("cannot read the archive back")?;
         let cut = self.save("truncated-cpio.cpio", &bytes[..bytes.len() / 2])?;
-        jobs.push(self.refusal("truncated-cpio", Some(cut), "init=/app", &["cpio"]));
+        jobs.push(self.refusal("truncated-cpio", Some(cut), "init=/app", &["initramfs", "ends inside"]));
         for (name, hidden, says) in WRONG_TREES {
             let mut job = self.refusal(name, Some(whole.clone()), "init=/app", &[says]);
             let tree = self.save(
