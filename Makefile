@@ -9,6 +9,7 @@ APP =
 ARGS =
 CMDLINE =
 CELL =
+PARALLEL =
 V =
 # These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
 export APP ARGS CMDLINE
@@ -22,7 +23,7 @@ IN_BIN := $(foreach name,$(NAMES),$(PROGRAMS)/$(name)=/bin/$(name))
 TESTS := $(wildcard $(foreach name,conform lazycheck fuzz lifetimes,user/src/bin/$(name).rs))
 # It keeps its name: busybox, for one, does what it is called.
 APP_INIT = /app/$(notdir $(APP))
-SCHEMES := $(or $(LAZY_TLB),refcount,shootdown,eager)
+SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown eager)
 LAZULI := cargo run --quiet --package lazuli-tools --
 MACHINE = --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE"
 CARGO_QUIET := $(if $(V),,--quiet)
@@ -39,7 +40,7 @@ help: ## Print this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-12s %s\n' "$$n" "$$t"; done
 	@echo
 	@echo 'Variables (see README.md): SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
-	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot V=1'
+	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot PARALLEL=1 V=1'
 
 setup: ## Install what is missing, or say how to
 	$(Q)sh tools/setup.sh
@@ -60,7 +61,7 @@ run: bench
 endif
 
 bench: build ## Measure every scheme and print one table; figures go to build/bench.json
-	$(Q)$(LAZULI) bench --kernel $(KERNEL) --initrd build/initramfs.cpio --schemes $(SCHEMES) $(MACHINE) \
+	$(Q)$(LAZULI) bench --kernel $(KERNEL) --initrd build/initramfs.cpio --schemes "$(SCHEMES)" $(MACHINE) $(if $(PARALLEL),--parallel) \
 	  --init /bin/lazybench --args "$$ARGS"
 
 test: build ## Run all tests, on target in a pairwise choice of machines; with CELL= one boot

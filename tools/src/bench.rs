@@ -15,11 +15,14 @@ use crate::symbols::Symbols;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Schemes, one boot each
-    #[arg(long, value_delimiter = ',', default_value = "refcount,shootdown,eager")]
+    #[arg(long, value_delimiter = ' ', default_value = "refcount shootdown eager")]
     schemes: Vec<String>,
     /// Seconds that one boot may take
     #[arg(long, default_value_t = 120)]
     timeout: u64,
+    /// Run each virtual CPU as a host thread and measure by the clock, instead of counting instructions
+    #[arg(long)]
+    parallel: bool,
     /// Where all figures go
     #[arg(long, default_value = "build/bench.json")]
     json: PathBuf,
@@ -31,6 +34,7 @@ pub(crate) struct Options {
 pub(crate) fn run(mut options: Options) -> Result<bool> {
     let symbols = Symbols::open(&options.machine.kernel).ok();
     options.machine.kernel = qemu::raw_kernel(&options.machine.kernel)?;
+    options.machine.icount = !options.parallel;
     let mut all = Vec::new();
     let mut good = true;
     for scheme in &options.schemes {
@@ -47,8 +51,8 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
         return Ok(false);
     }
     let machine = &options.machine;
-    let clock = if machine.icount { "; one instruction is one nanosecond" } else { "" };
-    println!("\n{} CPUs, {}, {}{clock}\n", machine.smp, machine.cpu, machine.memory);
+    let clock = if machine.icount { "one instruction takes one nanosecond" } else { "wall clock" };
+    println!("\n{} CPUs, {}, {}; {clock}\n", machine.smp, machine.cpu, machine.memory);
     print!("{}\n{LEGEND}", results::table(&all));
     save(&options, &all)?;
     match results::headline(&all) {
@@ -69,9 +73,12 @@ fn measure(
     symbols: Option<&Symbols>,
 ) -> Result<Option<Vec<Measurement>>> {
     eprint!("{scheme:<10} ");
+    let (mut seen, mut shown) = (Vec::new(), 0);
     let mut show = |bytes: &[u8]| {
-        let ends = bytes.split(|b| *b == b'\n').filter(|line| line.starts_with(b"result ")).count();
-        eprint!("{}", ".".repeat(ends));
+        seen.extend_from_slice(bytes);
+        let done = seen.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"result ")).count();
+        eprint!("{}", ".".repeat(done - shown));
+        shown = done;
         // Progress that cannot be shown is no reason to stop measuring.
         let _ = stderr().flush();
     };

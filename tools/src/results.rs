@@ -39,32 +39,39 @@ impl Measurement {
         self.fields.get(key).copied().unwrap_or(0.0)
     }
 
-    fn sum(&self, matches: impl Fn(&str) -> bool) -> f64 {
-        self.fields.iter().filter(|(key, _)| matches(key)).map(|(_, value)| value).sum()
-    }
-
     /// Shared read-modify-writes of an `mm_count` for laziness.
     fn lazy_writes(&self) -> f64 {
         self.get("lazy_grabs") + self.get("lazy_drops")
     }
 
+    /// The sum of some figures per operation. A figure that the kernel did not give is no zero.
+    fn per_operation(&self, matches: impl Fn(&str) -> bool) -> String {
+        let found: Vec<f64> = self.fields.iter().filter(|(key, _)| matches(key)).map(|(_, value)| *value).collect();
+        if found.is_empty() {
+            "-".to_owned()
+        } else {
+            table::number(found.iter().sum::<f64>() / self.get("ops").max(1.0))
+        }
+    }
+
     fn row(&self) -> Vec<String> {
-        let per_operation = |count: f64| table::number(count / self.get("ops").max(1.0));
         let per_second = self.get("ops") * 1e9 / self.get("ns").max(1.0);
-        let mut row = vec![self.workload.clone(), self.scheme.clone(), table::number(per_second)];
-        let counts = [
-            self.lazy_writes(),
-            self.get("ttbr0_writes"),
-            self.get("ipi_shoot"),
-            self.get("ipi_resched"),
-            self.get("ipi_call"),
-            self.get("ipi_tlb"),
-            self.sum(|key| key.starts_with("tlbi_") && key.ends_with("_is")),
-            self.sum(|key| key.starts_with("tlbi_") && key.ends_with("_local")),
-        ];
-        row.extend(counts.map(per_operation));
-        row.extend([self.get("dead_now"), self.get("dead_max")].map(|level| format!("{level:.0}")));
-        row
+        let level = |key: &str| self.fields.get(key).map_or("-".to_owned(), |level| format!("{level:.0}"));
+        vec![
+            self.workload.clone(),
+            self.scheme.clone(),
+            table::number(per_second),
+            self.per_operation(|key| key == "lazy_grabs" || key == "lazy_drops"),
+            self.per_operation(|key| key == "ttbr0_writes"),
+            self.per_operation(|key| key == "ipi_shoot"),
+            self.per_operation(|key| key == "ipi_resched"),
+            self.per_operation(|key| key == "ipi_call"),
+            self.per_operation(|key| key == "ipi_tlb"),
+            self.per_operation(|key| key.starts_with("tlbi_") && key.ends_with("_is")),
+            self.per_operation(|key| key.starts_with("tlbi_") && key.ends_with("_local")),
+            level("dead_now"),
+            level("dead_max"),
+        ]
     }
 
     fn is_remote_switch(&self) -> bool {
@@ -154,7 +161,7 @@ mod tests {
 
     fn remote(scheme: &str, grabs: u32, drops: u32) -> Measurement {
         let line = format!(
-            "result workload=ctx-threads-pipe-other ops=100 ns=1000000 switch_user_kernel=200 \
+            "result workload=ctx-threads-pipe-other ops=100 ns=1000000 switch_user_kernel=200 ttbr0_writes=0 \
              lazy_grabs={grabs} lazy_drops={drops} tlbi_leaf_is=50 tlbi_asid_is=50 tlbi_all_local=7 dead_max=3\r"
         );
         parse(scheme, &line).remove(0)
@@ -172,7 +179,7 @@ mod tests {
     #[test]
     fn a_row_is_per_operation_and_joins_scopes() {
         let row = remote("refcount", 200, 200).row();
-        let tail = ["100,000", "4.00", "0", "0", "0", "0", "0", "1.00", "0.07", "0", "3"];
+        let tail = ["100,000", "4.00", "0", "-", "-", "-", "-", "1.00", "0.07", "-", "3"];
         assert_eq!(row[2..], tail);
         assert_eq!(row.len(), HEADS.len());
     }
