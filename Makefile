@@ -32,7 +32,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-all image debug lint bench clean
+.PHONY: help setup build run test test-all image debug lint bench bars clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -63,6 +63,9 @@ endif
 bench: build ## Measure every scheme and print one table; figures go to build/bench.json
 	$(Q)$(LAZULI) bench --kernel $(KERNEL) --initrd build/initramfs.cpio --schemes "$(SCHEMES)" $(MACHINE) $(if $(PARALLEL),--parallel) \
 	  --init /bin/lazybench --args "$$ARGS"
+
+bars: build ## Count instructions per operation and compare with the bars
+	$(Q)$(LAZULI) bars --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) $(LAZY_TLB:%=--with %)
 
 test: build ## Run all tests, on target in a pairwise choice of machines; with CELL= one boot
 	$(Q)sh tools/setup.sh busybox

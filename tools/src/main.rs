@@ -1,6 +1,7 @@
 //! `lazuli`: boots, tests, measures and packs the kernel. The Makefile calls it; `lazuli help` lists what it does.
 #![forbid(unsafe_code)]
 
+mod bars;
 mod bench;
 mod broken;
 mod cargo;
@@ -47,6 +48,8 @@ enum Tool {
         #[command(flatten)]
         machine: Machine,
     },
+    /// Count the instructions of the operations that have a bar, and say which bars are met
+    Bars(bars::Options),
     /// Boot once per scheme, measure, and print one table
     Bench(bench::Options),
     /// Boot every test on a matrix of machines
@@ -110,6 +113,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
             machine.kernel = qemu::raw_kernel(&machine.kernel)?;
             println!("{}", machine.shell_line());
         }
+        Tool::Bars(options) => return bars::run(options).map(from),
         Tool::Bench(options) => return bench::run(options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
         Tool::Cpio { out, files } => {

@@ -35,6 +35,11 @@ fn parse_line(scheme: &str, line: &str) -> Option<Measurement> {
 }
 
 impl Measurement {
+    /// Nanoseconds per operation, by the counter; under `-icount` that is instructions.
+    pub(crate) fn ns_per_op(&self) -> f64 {
+        self.get("ticks") / self.get("hz") * 1e9 / self.get("ops")
+    }
+
     fn get(&self, key: &str) -> f64 {
         self.fields.get(key).copied().unwrap_or(0.0)
     }

@@ -1,5 +1,6 @@
 //! The workloads of `lazybench`, and how one of them is run and reported.
 
+mod boot;
 mod calls;
 pub mod counters;
 mod ctx;
@@ -90,7 +91,7 @@ impl Workload {
 
 /// All workloads, in the order in which they run.
 pub fn workloads(pairs: usize) -> Vec<Workload> {
-    [calls::workloads(), ctx::workloads(pairs), memory::workloads(), lifetimes::workloads()]
+    [boot::workloads(), calls::workloads(), ctx::workloads(pairs), memory::workloads(), lifetimes::workloads()]
         .into_iter()
         .flatten()
         .collect()

@@ -42,6 +42,7 @@ pub const HELP: &str = "\
 lazybench [WORKLOAD...] [--once | --ops N | --seconds S] [--pairs N]
 Measures the kernel it runs on, and prints one `result` line per workload.
 
+  boot      from reset to here: only as the first
   ctx       two tasks wake each other: threads or processes, by pipe or futex,
             on the same CPU, on another CPU, or anywhere
   yield     two processes on one CPU yield to each other

@@ -1,0 +1,89 @@
+//! `lazuli bars`: what an operation may cost, in instructions, and what it does cost.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::guest;
+use crate::qemu::{self, Machine};
+use crate::results;
+use crate::symbols::Symbols;
+use crate::table;
+
+/// Options of `lazuli bars`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Lazy TLB scheme
+    #[arg(long, default_value = "refcount")]
+    with: String,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// A bar: a workload of lazybench, how it is run, and the most instructions that one operation may take.
+struct Bar {
+    what: &'static str,
+    workload: &'static str,
+    cpus: u32,
+    operations: u32,
+    most: f64,
+}
+
+const fn bar(what: &'static str, workload: &'static str, cpus: u32, operations: u32, most: f64) -> Bar {
+    Bar { what, workload, cpus, operations, most }
+}
+
+const BARS: &[Bar] = &[
+    bar("null system call", "syscall-getppid", 1, 10_000, 120.0),
+    bar("yield switch between processes", "yield", 1, 4_000, 400.0),
+    bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 1_200.0),
+    bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_500.0),
+    bar("anonymous page fault", "fault", 1, 2_000, 600.0),
+    bar("fork + exit + wait", "fork-exit", 1, 100, 40_000.0),
+    bar("reset to the first program", "boot", 4, 1, 20_000_000.0),
+];
+
+/// Measures every bar in a boot of its own. Returns whether all are met.
+pub(crate) fn run(mut options: Options) -> Result<bool> {
+    let symbols = Symbols::open(&options.machine.kernel).ok();
+    options.machine.kernel = qemu::raw_kernel(&options.machine.kernel)?;
+    let (mut rows, mut good) = (Vec::new(), true);
+    for bar in BARS {
+        eprintln!("{} ...", bar.what);
+        let cost = measure(bar, &options, symbols.as_ref())?;
+        if guest::stopped() {
+            return Ok(false);
+        }
+        let met = cost.is_some_and(|cost| cost <= bar.most);
+        good &= met;
+        rows.push(vec![
+            bar.what.to_owned(),
+            if met { "met" } else { "MISSED" }.to_owned(),
+            cost.map_or("-".to_owned(), table::number),
+            table::number(bar.most),
+        ]);
+    }
+    println!("{}", table::render(&["operation", "bar", "instructions", "at most"], 2, &rows));
+    println!("Instructions of all CPUs, at EL0 and EL1, for one operation; -cpu {}, -icount.", options.machine.cpu);
+    Ok(good)
+}
+
+/// The instructions that one operation takes, or `None` (and the reason on standard error) if it did not run.
+fn measure(bar: &Bar, options: &Options, symbols: Option<&Symbols>) -> Result<Option<f64>> {
+    let machine = Machine {
+        smp: bar.cpus,
+        icount: true,
+        scheme: Some(options.with.clone()),
+        init: Some("/bin/lazybench".to_owned()),
+        args: format!("{} --ops {}", bar.workload, bar.operations),
+        ..options.machine.clone()
+    };
+    let outcome = guest::boot(&machine, Some(Duration::from_secs(120)), symbols, &mut |_| {})?;
+    let measurements = results::parse(&options.with, &outcome.console);
+    let cost = measurements.iter().find(|result| result.workload == bar.workload).map(results::Measurement::ns_per_op);
+    if cost.is_none() {
+        let tail = guest::tail(&outcome.console, 20);
+        eprintln!("{tail}\nFAIL {}: exit status {}\nagain: {}", bar.what, outcome.status, machine.shell_line());
+    }
+    Ok(cost)
+}
