@@ -114,7 +114,7 @@ fn lazy_tlb(text: &mut String) -> fmt::Result {
     }
     writeln!(text, "dead_now {}", system.dead.now())?;
     writeln!(text, "dead_max {}", system.dead.max())?;
-    writeln!(text, "frames_free_now {}", system.frames.free())
+    writeln!(text, "free_frames_now {}", system.frames.free())
 }
 
 /// A counter's name, its total, and its value on each CPU.

@@ -10,7 +10,7 @@ use crate::errno::Errno;
 use crate::process::signal::frame::{self, stack_flags};
 use crate::process::signal::info::SIZE as INFO_SIZE;
 use crate::process::signal::{Action, AlternateStack, Cause, Handler, Info, Signal, SignalSet, send};
-use crate::process::{Process, UserThread, family, thread};
+use crate::process::{UserThread, family, thread};
 use crate::sched::{self, Patience};
 use crate::user_memory;
 
@@ -213,21 +213,10 @@ pub(super) fn kill(call: &mut Call<'_>) -> Result<usize, Errno> {
     }
     if let Some(signal) = signal {
         for target in &targets {
-            send_to_process(target, from_here(signal, linux::SI_USER as i32));
+            send::to_process(target, from_here(signal, linux::SI_USER as i32));
         }
     }
     Ok(0)
-}
-
-/// The first process is the system: as in Linux, only what it has a handler for reaches it.
-fn send_to_process(target: &Arc<Process>, info: Info) {
-    if target.pid == family::INIT {
-        let action = *target.signals.lock().actions.get(info.signal);
-        if !matches!(action.handler, Handler::Function(_)) {
-            return;
-        }
-    }
-    send::to_process(target, info);
 }
 
 /// The thread with this number, of the process with that one if it matters.
@@ -274,7 +263,7 @@ pub(super) fn rt_sigqueueinfo(call: &mut Call<'_>) -> Result<usize, Errno> {
     let to_itself = pid == thread::current().process.pid;
     let target = family::process(pid)?;
     if let Some(signal) = signal(number)? {
-        send_to_process(&target, read_info(call.arg(2), signal, to_itself)?);
+        send::to_process(&target, read_info(call.arg(2), signal, to_itself)?);
     }
     Ok(0)
 }

@@ -5,10 +5,13 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as linux;
 
 use crate::process::signal::{Action, Cause, Handler, Info, ProcessSignals, Signal, SignalSet, ThreadSignals};
-use crate::process::{Ending, Process, UserThread, exit, thread};
+use crate::process::{Ending, Process, UserThread, exit, family, thread};
 
 /// Sends a signal to a process: the first of its threads that does not block it takes it.
 pub fn to_process(process: &Arc<Process>, info: Info) {
+    if is_immune(process, info.signal) {
+        return;
+    }
     if info.signal == Signal::SIGKILL {
         exit::end_process(process, Ending::Killed(info.signal.number() as u8));
         return;
@@ -31,6 +34,9 @@ pub fn to_process(process: &Arc<Process>, info: Info) {
 
 /// Sends a signal to one thread.
 pub fn to_thread(thread: &UserThread, info: Info) {
+    if is_immune(&thread.process, info.signal) {
+        return;
+    }
     if info.signal == Signal::SIGKILL {
         exit::end_process(&thread.process, Ending::Killed(info.signal.number() as u8));
         return;
@@ -48,6 +54,11 @@ pub fn to_thread(thread: &UserThread, info: Info) {
     if takes {
         thread.notice();
     }
+}
+
+/// The first process is the system: as in Linux, only signals that it has a handler for reach it.
+fn is_immune(process: &Process, signal: Signal) -> bool {
+    process.pid == family::INIT && !matches!(process.signals.lock().actions.get(signal).handler, Handler::Function(_))
 }
 
 /// Sends the running thread a signal that its own instruction caused. It cannot be put off: where
