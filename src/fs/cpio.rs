@@ -42,12 +42,12 @@ pub enum CpioError {
 impl fmt::Display for CpioError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated(at) => write!(f, "the archive ends inside the member at byte {at}"),
+            Self::Truncated(at) => write!(f, "the cpio archive ends inside the member at byte {at}"),
             Self::BadMagic(at) => {
                 write!(f, "no cpio member at byte {at}: only uncompressed archives of format newc are read")
             }
-            Self::BadField(at) => write!(f, "the member at byte {at} has a field that is no hexadecimal number"),
-            Self::BadName(at) => write!(f, "the member at byte {at} has a bad name"),
+            Self::BadField(at) => write!(f, "the cpio member at byte {at} has a field that is no hexadecimal number"),
+            Self::BadName(at) => write!(f, "the cpio member at byte {at} has a bad name"),
         }
     }
 }

@@ -56,7 +56,7 @@ impl fmt::Display for ElfError<'_> {
             Self::NotElf => write!(f, "not an ELF file"),
             Self::WrongClass => write!(f, "not a 64-bit little-endian ELF file"),
             Self::WrongMachine(machine) => {
-                write!(f, "for the wrong machine: ELF machine {machine}, and this is aarch64 ({})", abi::EM_AARCH64)
+                write!(f, "for the wrong machine: ELF machine {machine}, and this is AArch64 ({})", abi::EM_AARCH64)
             }
             Self::WrongType(kind) => write!(f, "ELF type {kind}, which is not a program"),
             Self::Truncated => write!(f, "truncated: it ends before something it describes"),
@@ -67,7 +67,9 @@ impl fmt::Display for ElfError<'_> {
             Self::BadAlignment => write!(f, "a segment is not aligned as its header says"),
             Self::BadSize => write!(f, "a segment is larger in the file than in memory"),
             Self::Overlap => write!(f, "two segments overlap"),
-            Self::OutOfRange => write!(f, "a segment lies outside of {LOWEST:#x} to {HIGHEST:#x}"),
+            Self::OutOfRange => {
+                write!(f, "a segment lies outside of the user memory for programs, {LOWEST:#x} to {HIGHEST:#x}")
+            }
             Self::BadEntry => write!(f, "its entry point is in no executable segment"),
         }
     }

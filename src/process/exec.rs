@@ -29,6 +29,8 @@ const MAX_SCRIPTS: usize = 4;
 pub enum LoadError {
     /// There is no such file, or a directory on its path is none.
     NoFile(Errno),
+    /// The file is a script, and its interpreter is not there.
+    NoInterpreter(Errno),
     /// The file may not be executed.
     NotExecutable,
     /// The file is no program for this machine.
@@ -43,7 +45,7 @@ impl LoadError {
     /// The error that `execve` returns.
     pub fn errno(self) -> Errno {
         match self {
-            LoadError::NoFile(errno) | LoadError::Resources(errno) => errno,
+            LoadError::NoFile(errno) | LoadError::NoInterpreter(errno) | LoadError::Resources(errno) => errno,
             LoadError::NotExecutable => Errno::EACCES,
             LoadError::Elf(ElfError::Interpreter(_)) => Errno::ELIBBAD,
             LoadError::Elf(_) => Errno::ENOEXEC,
@@ -56,6 +58,9 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LoadError::NoFile(errno) => write!(f, "there is no such file ({errno:?})"),
+            LoadError::NoInterpreter(errno) => {
+                write!(f, "a script and not an ELF file, and its interpreter is not there ({errno:?})")
+            }
             LoadError::NotExecutable => write!(f, "not a file that may be executed"),
             LoadError::Elf(error) => write!(f, "{error}"),
             LoadError::TooManyScripts => write!(f, "more than {MAX_SCRIPTS} scripts name each other as interpreters"),
@@ -93,8 +98,11 @@ pub fn load(
     environment: &[Vec<u8>],
 ) -> Result<Loaded, LoadError> {
     let mut path = path.to_vec();
-    for _ in 0..=MAX_SCRIPTS {
-        let (node, file) = find(start, &path)?;
+    for scripts in 0..=MAX_SCRIPTS {
+        let (node, file) = find(start, &path).map_err(|error| match error {
+            LoadError::NoFile(errno) if scripts > 0 => LoadError::NoInterpreter(errno),
+            other => other,
+        })?;
         if let Some(script) = Script::parse(file) {
             arguments = script.arguments(&path, arguments);
             path = script.interpreter.to_vec();
