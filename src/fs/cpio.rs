@@ -29,6 +29,8 @@ pub struct Entry<'a> {
 /// What is wrong with an archive, and at which byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CpioError {
+    /// There is no archive.
+    Empty,
     /// The archive ends inside the member that starts here.
     Truncated(usize),
     /// Here a member should start, and does not.
@@ -42,6 +44,7 @@ pub enum CpioError {
 impl fmt::Display for CpioError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Empty => write!(f, "there is none, so there is nothing to run; give a cpio archive with -initrd"),
             Self::Truncated(at) => write!(f, "the cpio archive ends inside the member at byte {at}"),
             Self::BadMagic(at) => {
                 write!(f, "no cpio member at byte {at}: only uncompressed archives of format newc are read")

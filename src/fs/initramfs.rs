@@ -36,6 +36,9 @@ pub fn archive(boot: &BootInfo) -> &'static [u8] {
 
 /// Reads the archives and makes them the root file system.
 pub fn mount(archive: &'static [u8]) -> Result<(), CpioError> {
+    if archive.is_empty() {
+        return Err(CpioError::Empty);
+    }
     let root = Node::directory(0o755, 0, false);
     let mut links = Links::new();
     for entry in cpio::entries(archive) {

@@ -34,7 +34,11 @@ pub fn start() {
         None => CANDIDATES
             .into_iter()
             .find(|path| path::lookup(&start, path.as_bytes(), Last::Follow).is_ok())
-            .unwrap_or_else(|| refuse(format_args!("no init: the root file system has none of {CANDIDATES:?}; give one with -initrd, or its path with init="))),
+            .unwrap_or_else(|| {
+                refuse(format_args!(
+                    "no init: the root file system has none of {CANDIDATES:?}; give its path with init="
+                ))
+            }),
     };
     let own_name = core::iter::once(path);
     let arguments = own_name.chain(cmdline::line().init_arguments()).map(|word| word.as_bytes().to_vec()).collect();
