@@ -1,7 +1,7 @@
 //! The kernel's own counters, if it has any: `/proc/lazy_tlb`.
 //!
-//! The file starts with option lines (`scheme: refcount`), then one line per counter: its name, the total, and one
-//! value per CPU. Lines of any other shape are skipped, so that the file may grow.
+//! The file starts with option lines (`scheme: refcount`, `debug: 1`), then one line per counter: its name, the total,
+//! and one value per CPU. Lines of any other shape are skipped, so that the file may grow.
 
 use std::fs;
 
@@ -40,7 +40,7 @@ pub fn is_gauge(name: &str) -> bool {
 
 fn parse_line(line: &str) -> Option<(String, i64)> {
     let mut words = line.split_whitespace();
-    let name = words.next()?;
+    let name = words.next().filter(|name| !name.ends_with(':'))?;
     let values = words.map(str::parse).collect::<Result<Vec<i64>, _>>().ok()?;
     Some((name.to_string(), *values.first()?))
 }
@@ -67,6 +67,6 @@ mod tests {
 
     #[test]
     fn lines_of_another_shape_are_skipped() {
-        assert_eq!(Counters::parse("scheme: eager\nname\nname x 1\nname 1 x\n"), Counters::default());
+        assert_eq!(Counters::parse("scheme: eager\ndebug: 1\nname\nname x 1\nname 1 x\n"), Counters::default());
     }
 }
