@@ -32,7 +32,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-all image debug lint bench bars clean
+.PHONY: help setup build run test test-all mutations image debug lint bench bars clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -76,6 +76,9 @@ test: build ## Run all tests, on target in a pairwise choice of machines; with C
 
 test-all: ## Run all tests in every machine
 	$(Q)$(MAKE) --no-print-directory test FULL=--full
+
+mutations: setup ## Break the mm layer in every known way and see which test notices
+	$(Q)cargo run $(CARGO_QUIET) --package mm --example mutate
 
 image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as one bootable file
 	$(Q)$(LAZULI) image build/lazuli-app.img --kernel $(KERNEL) --initrd build/app.cpio \

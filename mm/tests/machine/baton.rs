@@ -254,12 +254,15 @@ impl World {
 
     /// The run failed. This thread stops here for ever, with everything it holds; the director
     /// tells.
-    pub(super) fn fail(&self, mut state: MutexGuard<'_, State>, why: &str) -> ! {
-        state.verdict = Some(self.report(&state, why));
+    pub(super) fn fail(&self, state: MutexGuard<'_, State>, why: &str) -> ! {
+        self.blame(state, why);
+        stop_for_ever()
+    }
+
+    fn blame(&self, mut state: MutexGuard<'_, State>, why: &str) {
+        let report = self.report(&state, why);
+        state.verdict.get_or_insert(report);
         self.pass(state, None);
-        loop {
-            thread::park();
-        }
     }
 
     fn report(&self, state: &State, why: &str) -> String {
@@ -276,15 +279,21 @@ fn describe(id: ThreadId, thread: &Thread) -> String {
     format!("t{id} {} on CPU {}, {:?}{held}, pins {}", thread.name, thread.cpu, thread.status, thread.pins)
 }
 
-/// A panic in a thread of the machine is a failed run, not the end of the thread: unwinding would
-/// drop handles, and so run mm code on a machine that has already gone wrong.
+pub(super) fn stop_for_ever() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// A panic in a thread of the machine is a failed run. Unwinding drops handles, and so runs mm code
+/// on a machine that has already gone wrong: the thread stops at its next step ([`World::step`]).
 pub(super) fn catch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| match HERE.get() {
             Some((world, Some(_))) => match world.state.try_lock() {
-                Ok(state) => world.fail(state, &info.to_string()),
+                Ok(state) => world.blame(state, &info.to_string()),
                 Err(_) => {
                     before(info);
                     std::process::exit(101);

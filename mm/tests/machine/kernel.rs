@@ -112,6 +112,7 @@ pub(crate) fn schedule() {
     Lying::system().switch_to(mm_of(own.as_ref()), mm_of(other.as_ref()));
     drop((own, other));
     world.step(Event::Switch(next), |state, _| {
+        state.memory.hand_over(state.threads[next].cpu, cpu);
         state.cores[cpu].current = next;
         state.threads[next].cpu = cpu;
         state.threads[me].departing = false;
@@ -148,18 +149,21 @@ fn choose(world: &World, me: ThreadId) -> Option<(usize, ThreadId)> {
     Some((cpu, next))
 }
 
-/// The timer, perhaps: preempts a task that may be preempted.
+/// The timer, perhaps: preempts a task that may be preempted, and moves it as a balancer would.
 pub(crate) fn tick() {
     let Some(me) = this_thread() else { return };
-    let mut state = world().lock();
+    let world = world();
+    let mut state = world.lock();
     let cpu = state.threads[me].cpu;
-    let core = &state.cores[cpu];
-    let may = !core.masked && state.threads[me].pins == 0 && me != core.idle && !core.queue.is_empty();
-    let preempts = may && state.rng.one_in(world().setup.lies.preempt);
-    drop(state);
-    if preempts {
-        schedule();
+    let thread = &state.threads[me];
+    // One that is on its way out already is preempted soon enough.
+    let may = thread.pins == 0 && !thread.departing && !state.cores[cpu].masked && me != state.cores[cpu].idle;
+    if !may || !state.rng.one_in(world.setup.lies.preempt) {
+        return;
     }
+    let to = if state.rng.one_in(world.setup.lies.balance) { state.rng.below(world.setup.cpus) } else { cpu };
+    drop(state);
+    if to == cpu { schedule() } else { migrate(to) }
 }
 
 /// Sleeps until [`wake`].

@@ -39,7 +39,8 @@ pub(super) fn give_frames_back(frames: &'static [Table]) {
 
 /// A store that walkers do not see yet.
 struct Store {
-    cpu: usize,
+    /// The CPU that made it, and those that have observed it since: a DSB of any of them covers it.
+    cpus: u64,
     frame: usize,
     word: usize,
     value: u64,
@@ -137,7 +138,7 @@ impl Memory {
             let value = table.word(word);
             if value != watched.stored[word] {
                 watched.stored[word] = value;
-                self.buffered.push(Store { cpu, frame, word, value });
+                self.buffered.push(Store { cpus: 1 << cpu, frame, word, value });
             }
         }
     }
@@ -146,7 +147,15 @@ impl Memory {
     pub(super) fn drain(&mut self, cpu: usize) {
         let all: Vec<usize> = self.watched.keys().copied().collect();
         all.into_iter().for_each(|frame| self.compare(cpu, frame));
-        self.let_out(|store| store.cpu == cpu);
+        self.let_out(|store| store.cpus & 1 << cpu != 0);
+    }
+
+    /// A thread moves from one CPU to another. What the first stored before, the second observes: the
+    /// run queue's lock is a release and an acquire (Arm ARM B2.3, barriers are cumulative).
+    pub(super) fn hand_over(&mut self, from: usize, to: usize) {
+        for store in self.buffered.iter_mut().filter(|store| store.cpus & 1 << from != 0) {
+            store.cpus |= 1 << to;
+        }
     }
 
     /// Some stores become visible of their own accord, in any order but that of one place.

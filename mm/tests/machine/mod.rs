@@ -69,11 +69,13 @@ pub(crate) struct Lies {
     pub(crate) twice: u32,
     /// The timer preempts a task.
     pub(crate) preempt: u32,
+    /// A preempted task goes on on some other CPU.
+    pub(crate) balance: u32,
 }
 
 impl Default for Lies {
     fn default() -> Self {
-        Self { switch: 2, walk: 2, walk_all: 16, land: 8, drain: 8, late_sgi: 2, twice: 16, preempt: 8 }
+        Self { switch: 2, walk: 2, walk_all: 16, land: 8, drain: 8, late_sgi: 2, twice: 16, preempt: 8, balance: 0 }
     }
 }
 
@@ -192,6 +194,9 @@ impl World {
     /// the CPUs start, are not steps.
     pub(crate) fn step<T>(&'static self, event: Event, effect: impl FnOnce(&mut State, usize) -> T) -> T {
         let Some(me) = this_thread() else { return effect(&mut self.lock(), 0) };
+        if std::thread::panicking() {
+            baton::stop_for_ever();
+        }
         let mut state = self.lock();
         let cpu = state.threads[me].cpu;
         state.memory.collect_stores(cpu);

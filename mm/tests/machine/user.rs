@@ -108,10 +108,8 @@ pub(crate) fn store(page: Page, value: u64) -> Result<(), FaultError> {
 /// What the hardware makes of an access.
 enum Outcome {
     Done(u64),
-    /// No translation.
-    Missing,
-    /// A translation that does not allow it.
-    Forbidden,
+    /// There is no translation, or it does not allow this.
+    Fault,
 }
 
 fn access(page: Page, value: Option<u64>) -> Result<u64, FaultError> {
@@ -125,9 +123,10 @@ fn access(page: Page, value: Option<u64>) -> Result<u64, FaultError> {
         let fault = || handle_fault(&**user, page.address(), kind);
         let handled = match outcome {
             Outcome::Done(found) => return Ok(found),
-            Outcome::Missing => fault(),
-            // Perhaps another frame takes its place (copy on write).
-            Outcome::Forbidden => change(&user, &alone, fault, |_| ()),
+            // Perhaps another frame takes its place (copy on write), also if there was none: a
+            // sibling may have mapped it and forked meanwhile.
+            Outcome::Fault if value.is_some() => change(&user, &alone, fault, |_| ()),
+            Outcome::Fault => fault(),
         };
         if let Err(error) = handled {
             let mut state = world.lock();
@@ -146,9 +145,9 @@ fn access(page: Page, value: Option<u64>) -> Result<u64, FaultError> {
 impl State {
     fn access(&mut self, cpu: usize, mm: &Mm<Lying>, page: Page, value: Option<u64>) -> Outcome {
         let usable = self.translations(cpu, page);
-        let Some(&entry) = self.rng.pick(&usable) else { return Outcome::Missing };
+        let Some(&entry) = self.rng.pick(&usable) else { return Outcome::Fault };
         if value.is_some() && !entry.writable() {
-            return Outcome::Forbidden;
+            return Outcome::Fault;
         }
         let number = self.oracle.number_of(mm.root()).expect("it runs");
         let found = self.memory.peek(entry.frame()).word(WORD);

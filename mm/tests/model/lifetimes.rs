@@ -1,6 +1,6 @@
 //! The two counts, and the rule that a failed check never frees.
 
-use mm::{Complaint, Counter, CpuId, Machine, Scheme};
+use mm::{Complaint, Counter, CpuId, Machine, Point, Scheme};
 
 use crate::machine::director::{Director, each};
 use crate::machine::kernel::{self, Reference};
@@ -38,6 +38,24 @@ fn the_last_user_races_with_a_borrower() {
             drop(reference);
         });
         d.spawn(2, move || kernel::put(user));
+        d.run();
+        d.finish();
+    });
+}
+
+/// A reference is dropped while a CPU that never had the `Mm` enters it, leaves it lazily and gives
+/// the last user back. Whoever comes to zero last must ask that CPU too: who looked at the mask
+/// before the count was zero would not know it.
+#[test]
+fn a_cpu_enters_while_a_reference_is_dropped() {
+    each(3, |d, _| {
+        let user = d.create();
+        let reference = user.grab_ref();
+        let dropper = d.spawn(0, move || drop(reference));
+        d.stop_at(dropper, Point::CountZero);
+        d.run();
+        d.on(1, move || kernel::exec(user));
+        d.go_on(dropper);
         d.run();
         d.finish();
     });

@@ -54,6 +54,7 @@ fn run(seed: u64) -> (u64, u64) {
     let least = (cpus as u32 + 2).next_power_of_two().trailing_zeros();
     let mut setup = Setup::new(cpus, SCHEMES[rng.below(3)], seed);
     setup.frames = 320;
+    setup.lies.balance = 4;
     if !rng.one_in(3) {
         setup = setup.asid_bits(least + rng.below(2) as u32);
     }

@@ -1,0 +1,261 @@
+//! The mutations: what is broken, and by which replacements (file, what stands there, what instead).
+
+/// One rule broken.
+pub(crate) struct Mutation {
+    pub(crate) name: &'static str,
+    pub(crate) edits: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// Every mutation, by the rule that it breaks.
+pub(crate) const MUTATIONS: &[Mutation] = &[
+    // Rule 1: the order of the switch.
+    Mutation {
+        name: "drop the DSB from the switch",
+        edits: &[("ops.rs", "LoadRoot(ttbr): [MsrTtbr0 Isb DsbNsh];", "LoadRoot(ttbr): [MsrTtbr0 Isb];")],
+    },
+    Mutation {
+        name: "drop the ISB from the switch",
+        edits: &[("ops.rs", "LoadRoot(ttbr): [MsrTtbr0 Isb DsbNsh];", "LoadRoot(ttbr): [MsrTtbr0 DsbNsh];")],
+    },
+    Mutation {
+        name: "publish the slot before the MSR",
+        edits: &[(
+            "switch.rs",
+            "        M::run(Sequence::LoadRoot, ttbr.0);\n",
+            "        self.loaded.store(as_slot(next), Ordering::Release);\n        M::run(Sequence::LoadRoot, ttbr.0);\n",
+        )],
+    },
+    Mutation {
+        name: "set the mask bit after the MSR",
+        edits: &[
+            ("switch.rs", "            next.holders().set_own(self.id);\n", ""),
+            (
+                "switch.rs",
+                "        M::run(Sequence::LoadRoot, ttbr.0);\n",
+                "        M::run(Sequence::LoadRoot, ttbr.0);\n        next.holders().set_own(self.id);\n",
+            ),
+        ],
+    },
+    Mutation {
+        name: "drop the barrier between mask bit and MSR",
+        edits: &[("switch.rs", "            M::run(Sequence::PublishHolder, 0);\n", "")],
+    },
+    Mutation {
+        name: "drop the barrier from the switch between tasks",
+        edits: &[("ops.rs", "TaskSwitch(): [DsbIsh];", "TaskSwitch(): [];")],
+    },
+    // Rule 2: whose bits.
+    Mutation {
+        name: "clear other CPUs' mask bits",
+        edits: &[(
+            "lazy/shootdown.rs",
+            "    point::<M>(Point::MaskRead);\n",
+            "    point::<M>(Point::MaskRead);\n    targets.iter().for_each(|cpu| mm.holders().clear_own(cpu));\n",
+        )],
+    },
+    Mutation {
+        name: "clear the own mask bit before leaving",
+        edits: &[(
+            "lazy/shootdown.rs",
+            "    cpu.unlazy();\n",
+            "    mm.holders().clear_own(cpu.id);\n    cpu.unlazy();\n",
+        )],
+    },
+    // Rule 3: slot, task and TTBR0 together. The assertions go too: the machine itself must notice.
+    Mutation {
+        name: "leave interrupts on in transition",
+        edits: &[
+            ("switch.rs", "        let masked = M::mask_irqs();\n", "        let masked = M::pin();\n"),
+            (
+                "switch.rs",
+                "        debug_assert!(M::irqs_masked(), \"TTBR0 and its slot change together, interrupts masked\");\n",
+                "",
+            ),
+            (
+                "switch.rs",
+                "        debug_assert!(M::irqs_masked(), \"slot, task and TTBR0 change together, interrupts masked\");\n",
+                "",
+            ),
+            (
+                "sync.rs",
+                "        debug_assert!(M::irqs_masked(), \"a switch lock was taken with interrupts on\");\n",
+                "",
+            ),
+        ],
+    },
+    // Rule 4: who may wait.
+    Mutation {
+        name: "wait for other CPUs where waiting is not allowed",
+        edits: &[("lazy/final_drop.rs", "    if M::may_wait() {", "    if M::may_wait() || true {")],
+    },
+    // Rule 5: users.
+    Mutation {
+        name: "let users rise from zero",
+        edits: &[("mm.rs", "(users != 0).then(|| users + 1)", "Some(users + 1)")],
+    },
+    // Rule 6: flush, then free.
+    Mutation {
+        name: "skip the teardown TLBI",
+        edits: &[("flush.rs", "            M::run(Sequence::InvalidateAsid, operand(asid, 0));\n", "")],
+    },
+    Mutation {
+        name: "skip the TLBI of an unmap",
+        edits: &[("flush.rs", "                M::run(sequence, operand(asid, page));\n", "")],
+    },
+    Mutation {
+        name: "read the ASID before the DSB",
+        edits: &[(
+            "flush.rs",
+            "    M::run(Sequence::PublishEntries, 0);\n    point::<M>(Point::EntriesPublished);\n    let Some(asid) = asid_after_publish(mm) else {\n        return;\n    };\n",
+            "    let Some(asid) = asid_after_publish(mm) else {\n        return;\n    };\n    point::<M>(Point::EntriesPublished);\n    M::run(Sequence::PublishEntries, 0);\n",
+        )],
+    },
+    Mutation {
+        name: "drop the DSB before the TLBI",
+        edits: &[(
+            "flush.rs",
+            "    M::run(Sequence::PublishEntries, 0);\n    point::<M>(Point::EntriesPublished);\n",
+            "    point::<M>(Point::EntriesPublished);\n",
+        )],
+    },
+    Mutation {
+        name: "drop the DSB after the TLBI",
+        edits: &[("flush.rs", "        }\n    }\n    M::run(Sequence::Complete, 0);\n", "        }\n    }\n")],
+    },
+    Mutation {
+        name: "keep walk caches when a table goes",
+        edits: &[("flush.rs", "(Sequence::InvalidateWalk, Counter::", "(Sequence::InvalidateLeaf, Counter::")],
+    },
+    Mutation {
+        name: "flush with preemption on",
+        edits: &[(
+            "flush.rs",
+            "    let _pinned = M::pin();\n    M::run(Sequence::PublishEntries, 0);\n",
+            "    M::run(Sequence::PublishEntries, 0);\n",
+        )],
+    },
+    Mutation {
+        name: "free before the flush",
+        edits: &[(
+            "stale.rs",
+            "        point::<M>(Point::Unmapped);\n        invalidate(mm, &self.extent);\n",
+            "        point::<M>(Point::Unmapped);\n        self.free();\n        invalidate(mm, &self.extent);\n",
+        )],
+    },
+    Mutation {
+        name: "do not flush narrowed rights",
+        edits: &[("table.rs", "            stale.add_narrowed(page);\n", "")],
+    },
+    Mutation {
+        name: "link a table before its zeroes are out",
+        edits: &[(
+            "table.rs",
+            "    M::run(Sequence::PublishEntries, 0);\n    frames.mark_used(parent, index);\n",
+            "    frames.mark_used(parent, index);\n",
+        )],
+    },
+    // Rule 7: ASIDs.
+    Mutation {
+        name: "drop the barrier after a new ASID",
+        edits: &[("asid.rs", "            M::run(Sequence::PublishAsid, 0);\n", "")],
+    },
+    Mutation {
+        name: "do not flush at the end of a generation",
+        edits: &[("asid.rs", "            cpu.asid.flush_pending.store(true, Ordering::Relaxed);\n", "")],
+    },
+    Mutation {
+        name: "forget a lazy CPU's number at the second rollover",
+        edits: &[("asid.rs", "                kept = cpu.asid.reserved.load(Ordering::Relaxed);\n", "")],
+    },
+    Mutation {
+        name: "do not reserve what CPUs have loaded",
+        edits: &[("asid.rs", "            numbers.take(number(kept));\n", "")],
+    },
+    Mutation {
+        name: "renew one CPU's reservation only",
+        edits: &[("asid.rs", "                found = true;\n", "                return true;\n")],
+    },
+    Mutation {
+        name: "do not wait for a CPU between ASID and MSR",
+        edits: &[(
+            "asid.rs",
+            "            while cpu.asid.switching.load(Ordering::Acquire) {\n",
+            "            while false {\n",
+        )],
+    },
+    Mutation {
+        name: "accept an ASID of the last generation",
+        edits: &[("asid.rs", "        if active != 0 && current {\n", "        if active != 0 && wanted != 0 {\n")],
+    },
+    // Rule 9: a failed check never frees.
+    Mutation {
+        name: "free although a check failed",
+        edits: &[(
+            "lazy/final_drop.rs",
+            "    evicted && left && nobody_holds(mm)\n",
+            "    let _ = evicted && left && nobody_holds(mm);\n    true\n",
+        )],
+    },
+    // The schemes.
+    Mutation {
+        name: "skip self in the shoot",
+        edits: &[(
+            "lazy/shootdown.rs",
+            "    let targets = mm.holders().snapshot().intersection(&M::online());\n",
+            "    let mut targets = mm.holders().snapshot().intersection(&M::online());\n    targets.remove(M::cpu_state().id);\n",
+        )],
+    },
+    Mutation {
+        name: "snapshot the mask before the count reaches zero",
+        edits: &[
+            (
+                "handle.rs",
+                "        if self.drop_count() {\n            lazy::final_drop(DeadMm(self.0));\n",
+                "        let early = self.holders().snapshot();\n        crate::machine::point::<M>(crate::Point::CountZero);\n        if self.drop_count() {\n            self.early.store(early.words()[0], Ordering::Relaxed);\n            lazy::final_drop(DeadMm(self.0));\n",
+            ),
+            (
+                "mm.rs",
+                "    pub(crate) died_at: AtomicU64,\n",
+                "    pub(crate) died_at: AtomicU64,\n    pub(crate) early: AtomicU64,\n",
+            ),
+            (
+                "mm.rs",
+                "            died_at: AtomicU64::new(0),\n",
+                "            died_at: AtomicU64::new(0),\n            early: AtomicU64::new(0),\n",
+            ),
+            (
+                "lazy/shootdown.rs",
+                "mm.holders().snapshot().intersection(&M::online());\n",
+                "crate::CpuSet::from_words(&[mm.early.load(Ordering::Relaxed)]).intersection(&M::online());\n",
+            ),
+        ],
+    },
+    Mutation {
+        name: "acknowledge the shoot without leaving",
+        edits: &[("lazy/shootdown.rs", "    cpu.unlazy();\n", "")],
+    },
+    Mutation {
+        name: "shoot nobody",
+        edits: &[(
+            "lazy/mod.rs",
+            "            Self::Shootdown => shootdown::shoot(mm),\n",
+            "            Self::Shootdown => true,\n",
+        )],
+    },
+    Mutation {
+        name: "take no reference when a CPU becomes lazy (refcount)",
+        edits: &[("lazy/refcount.rs", "    cpu.lazy.put(left.to_ref());\n", "    let _ = left;\n")],
+    },
+    Mutation {
+        name: "give the lazy reference back before leaving",
+        edits: &[(
+            "switch.rs",
+            "            self.load(next);\n            if let Some(left) = self.leave_lazy() {\n                self.departed.put(left);\n            }\n",
+            "            drop(self.leave_lazy());\n            self.load(next);\n",
+        )],
+    },
+    Mutation {
+        name: "keep the user root loaded (eager)",
+        edits: &[("lazy/eager.rs", "    cpu.unlazy();\n", "    let _ = cpu;\n")],
+    },
+];
