@@ -55,7 +55,7 @@ build: setup ## Build the kernel, the programs, build/lazuli.img and build/initr
 ifneq ($(APP),)
 run: build/app.cpio ## Measure every scheme; with LAZY_TLB= one; with APP= run that program
 	$(Q)$(LAZULI) run --kernel $(KERNEL) --initrd build/app.cpio $(MACHINE) \
-	  $(if $(LAZY_TLB),--scheme $(LAZY_TLB)) --init $(APP_INIT) --args "$$ARGS"
+	  $(LAZY_TLB:%=--scheme %) --init $(APP_INIT) --args "$$ARGS"
 else
 run: bench
 endif
@@ -92,10 +92,10 @@ build/app.cpio: build FORCE
 
 FORCE:
 
-debug: build ## Boot and wait for a debugger
-	@echo "QEMU waits. In another terminal: gdb-multiarch $(KERNEL) -ex 'target remote :1234'"
-	$(Q)$(LAZULI) run --kernel $(KERNEL) --initrd build/initramfs.cpio $(MACHINE) \
-	  $(if $(LAZY_TLB),--scheme $(LAZY_TLB)) --init /bin/lazybench --args "$$ARGS" -- -s -S
+debug: $(if $(APP),build/app.cpio,build) ## Boot and wait for a debugger
+	@echo "QEMU waits. In another terminal: gdb-multiarch $(KERNEL) -ex 'target remote :1234' -ex 'hbreak kernel_main'"
+	$(Q)$(LAZULI) run --kernel $(KERNEL) --initrd $(if $(APP),build/app.cpio,build/initramfs.cpio) $(MACHINE) \
+	  $(LAZY_TLB:%=--scheme %) --init $(if $(APP),$(APP_INIT),/bin/lazybench) --args "$$ARGS" -- -s -S
 
 lint: setup ## Check format, clippy and rustdoc, all warnings denied
 	$(Q)cargo fmt --all --check

@@ -1,4 +1,5 @@
 //! Locks, guards and the heap: what they exclude, on one CPU and between all.
+//@ smp: 1 2 4
 //@ timeout: 120
 #![no_std]
 #![no_main]

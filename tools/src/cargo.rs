@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use crate::report::Tally;
 
-const TARGET: &str = "aarch64-unknown-none-softfloat";
+const KERNEL_TARGET: &str = "aarch64-unknown-none-softfloat";
+const USER_TARGET: &str = "aarch64-unknown-linux-musl";
 
-/// A test kernel: its name, its ELF file, its source.
+/// A test that Cargo built: its name, its ELF file, its source.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TestKernel {
+pub(crate) struct TestBinary {
     pub(crate) name: String,
     pub(crate) elf: PathBuf,
     pub(crate) source: PathBuf,
@@ -24,30 +25,39 @@ fn cargo() -> Command {
 }
 
 /// Builds the kernels of `tests/`, with the fault-injection points that only they have.
-pub(crate) fn test_kernels() -> Result<Vec<TestKernel>> {
+pub(crate) fn test_kernels() -> Result<Vec<TestBinary>> {
+    let arguments = ["--package", "lazuli", "--target", KERNEL_TARGET, "--features", "fault-points"];
+    let mut kernels = build_tests(&arguments)?;
+    kernels.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(kernels)
+}
+
+/// Builds the unit tests of `user/` as a program for EL0.
+pub(crate) fn user_unit_tests() -> Result<PathBuf> {
+    let built = build_tests(&["--package", "lazuli-user", "--lib", "--release", "--target", USER_TARGET])?;
+    Ok(built.into_iter().next().context("cargo built no unit tests of lazuli-user")?.elf)
+}
+
+fn build_tests(arguments: &[&str]) -> Result<Vec<TestBinary>> {
     let mut command = cargo();
-    command.args(["test", "--quiet", "--package", "lazuli", "--target", TARGET, "--features", "fault-points"]);
-    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+    command.args(["test", "--quiet", "--no-run", "--message-format=json-render-diagnostics"]).args(arguments);
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "the test kernels do not build");
+    ensure!(output.status.success(), "the tests on target do not build: cargo test {}", arguments.join(" "));
     Ok(parse_artifacts(&String::from_utf8_lossy(&output.stdout)))
 }
 
-fn parse_artifacts(messages: &str) -> Vec<TestKernel> {
-    let mut kernels: Vec<_> = messages.lines().filter_map(parse_artifact).collect();
-    kernels.sort_by(|a, b| a.name.cmp(&b.name));
-    kernels
+fn parse_artifacts(messages: &str) -> Vec<TestBinary> {
+    messages.lines().filter_map(parse_artifact).collect()
 }
 
-fn parse_artifact(line: &str) -> Option<TestKernel> {
+fn parse_artifact(line: &str) -> Option<TestBinary> {
     let message: Value = serde_json::from_str(line).ok()?;
-    let target = &message["target"];
-    let is_test = message["reason"] == "compiler-artifact" && target["kind"].as_array()?.contains(&"test".into());
+    let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    is_test.then_some(TestKernel {
-        name: text(&target["name"])?,
+    is_test.then_some(TestBinary {
+        name: text(&message["target"]["name"])?,
         elf: text(&message["executable"])?.into(),
-        source: text(&target["src_path"])?.into(),
+        source: text(&message["target"]["src_path"])?.into(),
     })
 }
 
@@ -88,15 +98,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_test_kernels_are_taken_from_cargos_messages() {
-        let messages = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"smp","src_path":"/s/tests/smp.rs"},"executable":"/t/smp-1"}
-{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"lazuli","src_path":"/s/src/main.rs"},"executable":"/t/lazuli"}
-{"reason":"compiler-artifact","target":{"kind":["test"],"name":"boot","src_path":"/s/tests/boot.rs"},"executable":"/t/boot-2"}
+    fn only_tests_are_taken_from_cargos_messages() {
+        let messages = r#"{"reason":"compiler-artifact","profile":{"test":true},"target":{"name":"smp","src_path":"/s/tests/smp.rs"},"executable":"/t/smp-1"}
+{"reason":"compiler-artifact","profile":{"test":false},"target":{"name":"lazuli","src_path":"/s/src/main.rs"},"executable":"/t/lazuli"}
+{"reason":"compiler-artifact","profile":{"test":true},"target":{"name":"boot","src_path":"/s/tests/boot.rs"},"executable":"/t/boot-2"}
 {"reason":"build-finished","success":true}
 not json"#;
         let seen = parse_artifacts(messages);
-        assert_eq!(seen.iter().map(|k| k.name.as_str()).collect::<Vec<_>>(), ["boot", "smp"]);
-        assert_eq!(seen[1].elf, PathBuf::from("/t/smp-1"));
+        assert_eq!(seen.iter().map(|k| k.name.as_str()).collect::<Vec<_>>(), ["smp", "boot"]);
+        assert_eq!(seen[0].elf, PathBuf::from("/t/smp-1"));
     }
 
     #[test]

@@ -46,28 +46,65 @@ const WRONG_LINES: [(&str, &str, &[&str]); 4] = [
 const WRONG_TREES: [(&str, &str, &str); 2] =
     [("tree-without-gic", "arm,gic-v3\0", "interrupt controller"), ("tree-without-timer", "-timer\0", "timer")];
 
-/// What a program from elsewhere is asked to do: a name, its arguments, its exit status, what the console must say.
-const BUSYBOX: [(&str, &str, i32, &[&str]); 5] = [
-    ("echo", "echo hello from busybox", 0, &["hello from busybox"]),
-    ("ls", "ls /", 0, &["bin", "dev", "proc"]),
-    ("loop", r#"sh -c "for i in 1 2 3; do echo line $i; done""#, 0, &["line 1", "line 2", "line 3"]),
-    ("pipe", r#"sh -c "echo one two three | wc -w | sed s/3/three-words/""#, 0, &["three-words"]),
-    ("status", r#"sh -c "exit 7""#, 7, &[]),
+/// What a program is asked to do: a name, the program, its arguments, its exit status, what the console must say.
+type Task = (&'static str, &'static str, &'static str, i32, &'static [&'static str]);
+
+const OURS: [Task; 4] = [
+    ("threads", "/bin/threads", "8", 0, &["sum 36 by mutex, 36 by channel"]),
+    ("fault-null", "/bin/faulter", "null-read", 128 + 11, &["SIGSEGV at pc 0x", "address 0x0"]),
+    ("fault-undefined", "/bin/faulter", "undefined", 128 + 4, &["SIGILL at pc 0x"]),
+    ("fault-stack", "/bin/faulter", "stack-overflow", 128 + 11, &["SIGSEGV at pc 0x"]),
 ];
 
+const BUSYBOX: [Task; 5] = [
+    ("busybox-echo", "/bin/busybox", "echo hello from busybox", 0, &["hello from busybox"]),
+    ("busybox-ls", "/bin/busybox", "ls /", 0, &["bin", "dev", "proc"]),
+    (
+        "busybox-loop",
+        "/bin/busybox",
+        r#"sh -c "for i in 1 2 3; do echo line $i; done""#,
+        0,
+        &["line 1", "line 2", "line 3"],
+    ),
+    (
+        "busybox-pipe",
+        "/bin/busybox",
+        r#"sh -c "echo one two three | wc -w | sed s/3/three-words/""#,
+        0,
+        &["three-words"],
+    ),
+    ("busybox-status", "/bin/busybox", r#"sh -c "exit 7""#, 7, &[]),
+];
+
+const UNITS: Task = ("user-unit-tests", "/bin/units", "--test-threads=4", 0, &["test result: ok."]);
+
 impl Parts {
-    /// Boots that must run a program that nobody here built, and end with its exit status.
+    /// Boots that must run a program of ours.
+    pub(crate) fn ours(&self, initrd: &Path) -> Vec<Job> {
+        OURS.iter().map(|task| self.task(task, initrd)).collect()
+    }
+
+    /// Boots that must run a program that nobody here built.
     pub(crate) fn strangers(&self, busybox: &Path) -> Result<Vec<Job>> {
+        let initrd = self.program_archive("busybox.cpio", busybox, "/bin/busybox")?;
+        Ok(BUSYBOX.iter().map(|task| self.task(task, &initrd)).collect())
+    }
+
+    /// The boot that runs the unit tests of `user/`, which Rust's own harness drives.
+    pub(crate) fn units(&self, tests: &Path) -> Result<Job> {
+        Ok(self.task(&UNITS, &self.program_archive("units.cpio", tests, "/bin/units")?))
+    }
+
+    fn task(&self, &(name, program, args, status, says): &Task, initrd: &Path) -> Job {
+        let job = self.job(name, Some(initrd.to_owned()), "", Expect::End(status, owned(says)));
+        let machine = Machine { init: Some(program.to_owned()), args: args.to_owned(), ..job.machine };
+        Job { machine, ..job }
+    }
+
+    fn program_archive(&self, name: &str, program: &Path, target: &str) -> Result<PathBuf> {
         let mut archive = Archive::default();
-        archive.add(&format!("{}=/bin/busybox", busybox.display()))?;
-        let initrd = self.save("busybox.cpio", &archive.bytes())?;
-        let job = |(name, args, status, says): &(&str, &str, i32, &[&str])| {
-            let expect = Expect::End(*status, owned(says));
-            let job = self.job(&format!("busybox-{name}"), Some(initrd.clone()), "", expect);
-            let machine = Machine { init: Some("/bin/busybox".to_owned()), args: (*args).to_owned(), ..job.machine };
-            Job { machine, ..job }
-        };
-        Ok(BUSYBOX.iter().map(job).collect())
+        archive.add(&format!("{}={target}", program.display()))?;
+        self.save(name, &archive.bytes())
     }
 
     /// The boot of kernel and program as one file.

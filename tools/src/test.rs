@@ -107,6 +107,8 @@ fn scenarios(options: &Options) -> Result<Vec<Job>> {
     };
     let mut jobs = parts.refusals()?;
     jobs.push(parts.bundle()?);
+    jobs.extend(parts.ours(&options.initrd));
+    jobs.push(parts.units(&cargo::user_unit_tests()?)?);
     match &options.busybox {
         Some(busybox) => jobs.extend(parts.strangers(busybox)?),
         None => println!("SKIPPED: the busybox boots, because there is no busybox"),
