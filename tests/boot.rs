@@ -21,6 +21,7 @@ kernel_tests! {
     heap_gives_and_takes,
     stacks_are_used_again,
     cpu_knows_its_number,
+    a_stack_that_lacks_frames_is_refused,
 }
 
 fn runs_at_el1_with_mmu_and_caches() {
@@ -81,4 +82,25 @@ fn cpu_knows_its_number() {
     for cpu in 0..percpu::count() {
         assert_eq!(percpu::of(cpu).id, cpu);
     }
+}
+
+/// Wherever the frames run out: at a page of the stack, or at a table for it. The last test, because it keeps the RAM.
+fn a_stack_that_lacks_frames_is_refused() {
+    /// Stacks that one table of pages maps, with the holes between them; and more tables than came with the image.
+    const IN_A_TABLE: usize = (512 * mmu::PAGE / (2 * STACK_SIZE)) as usize;
+    const TABLES: usize = 30;
+    let frames = &Kernel::system().frames;
+    let mut taken: Vec<_> = core::iter::from_fn(|| frames.alloc()).collect();
+    let mut stacks = Vec::new();
+    let mut refused = 0;
+    while stacks.len() < TABLES * IN_A_TABLE {
+        match KernelStack::new() {
+            Some(stack) => stacks.push(stack),
+            None => {
+                refused += 1;
+                frames.put(taken.pop().expect("frames that the test took"));
+            }
+        }
+    }
+    assert!(refused > stacks.len(), "a new stack of four pages is refused four times, and most of these were new");
 }

@@ -113,7 +113,6 @@ pub(crate) fn map_ram(ranges: impl Iterator<Item = Range<u64>>) {
         map.map_linear(fixed.start.clamp(ram.start, ram.end)..fixed.end.clamp(ram.start, ram.end), Rights::RODATA);
         map.map_linear(fixed.end.clamp(ram.start, ram.end)..ram.end, Rights::DATA);
     }
-    drop(map);
     tlbi::publish_kernel_entries();
 }
 
@@ -157,7 +156,6 @@ pub fn map_device(pa: u64, len: u64) -> *mut u8 {
     assert!(va + len <= DEVICES.end, "no room to map {len:#x} bytes of device registers");
     map.next_device = va + len;
     map.map(va, first, len, Rights::DEVICE);
-    drop(map);
     tlbi::publish_kernel_entries();
     (va + (pa - first)) as *mut u8
 }
@@ -167,8 +165,10 @@ pub(super) fn fill_page(va: u64) -> Option<()> {
     debug_assert!(STACKS.contains(&va));
     let mut map = MAP.lock();
     if !is_readable(va) {
-        map.map(va, memory::take_frame()?, PAGE, Rights::DATA);
-        drop(map);
+        // The tables first: if no frame is left for the page, the next attempt finds them.
+        let entry = map.entry(va, 3)?;
+        // Pairs with the walker, by the DSB below: on this CPU, so before the lock lets another thread in.
+        entry.store(memory::take_frame()? | Rights::DATA.page(), Ordering::Relaxed);
         tlbi::publish_kernel_entries();
     }
     Some(())
@@ -213,7 +213,7 @@ impl Map {
                 () => (3, PAGE),
             };
             let bits = if level == 3 { rights.page() } else { rights.block() };
-            let entry = self.entry(va, level);
+            let entry = self.entry(va, level).expect("no frame left for a table of the kernel");
             debug_assert_eq!(entry.load(Ordering::Relaxed), 0, "{va:#x} is mapped already");
             // Pairs with the walker, by the DSB of `publish_kernel_entries`.
             entry.store(pa | bits, Ordering::Relaxed);
@@ -222,8 +222,8 @@ impl Map {
         }
     }
 
-    /// The entry for `va` in the table of `level`, making the tables above it.
-    fn entry(&mut self, va: u64, level: u32) -> &'static AtomicU64 {
+    /// The entry for `va` in the table of `level`, making the tables above it. None if there is no frame for one.
+    fn entry(&mut self, va: u64, level: u32) -> Option<&'static AtomicU64> {
         // SAFETY: boot.s zeroed and filled it before Rust ran; it is only ever touched as atomics.
         let mut table = unsafe { &KERNEL_ROOT };
         for above in 0..level {
@@ -231,26 +231,28 @@ impl Map {
             // Pairs with nothing: tables change under the lock of `MAP`.
             let mut bits = entry.load(Ordering::Relaxed);
             if bits == 0 {
-                bits = self.new_table() | TABLE;
+                bits = self.new_table()? | TABLE;
+                // A walker that follows the link must find zeroes, not what a program left in the frame.
+                tlbi::publish_kernel_entries();
                 // Pairs with the walker, by the DSB of `publish_kernel_entries`.
                 entry.store(bits, Ordering::Relaxed);
             }
             assert!(bits & TABLE == TABLE, "{va:#x} lies in a block that is mapped already");
             table = table_at(bits & ADDRESS);
         }
-        &table.0[index(va, level)]
+        Some(&table.0[index(va, level)])
     }
 
     /// The address of an empty table.
-    fn new_table(&mut self) -> u64 {
+    fn new_table(&mut self) -> Option<u64> {
         if let Some(table) = EARLY_TABLES.get(self.early_tables) {
             self.early_tables += 1;
-            return virt_to_phys(core::ptr::from_ref(table) as u64);
+            return Some(virt_to_phys(core::ptr::from_ref(table) as u64));
         }
-        let pa = memory::take_frame().expect("no frame left for a table of the kernel");
+        let pa = memory::take_frame()?;
         // SAFETY: a frame of our own, in the linear map, which stands before the early tables run out.
         unsafe { phys_to_virt(pa).write_bytes(0, PAGE as usize) };
-        pa
+        Some(pa)
     }
 }
 
