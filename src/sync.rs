@@ -128,8 +128,14 @@ pub(crate) fn begin_contention() {
 /// True if this code may wait for another CPU: interrupts are on (so it is no interrupt handler and holds no
 /// [`IrqLock`]) and it may be preempted (so it holds no [`SpinLock`]).
 pub fn may_wait() -> bool {
+    if irqs_masked() {
+        return false;
+    }
+    // Masked, because a thread that is moved between learning its CPU and reading the count would read the count of a
+    // CPU it has left, whose next thread may hold a guard.
+    let _masked = IrqGuard::new();
     // Relaxed: this CPU's own count.
-    !irqs_masked() && percpu::this().preempt.load(Ordering::Relaxed) == 0
+    percpu::this().preempt.load(Ordering::Relaxed) == 0
 }
 
 /// True if this code may take a [`SpinLock`]: interrupts are on, or nothing can contend yet.
