@@ -21,10 +21,12 @@ pub fn publish_kernel_entries() {
 /// `empty_root` is the physical address of a table that maps nothing and is never freed; the caller runs in the
 /// upper half.
 pub unsafe fn leave_identity_map(empty_root: u64) {
-    // SAFETY: our caller promises that nothing below the upper half is needed. The ISB takes the root into
-    // force before the TLBI; the first DSB ends walks that began under the old one.
+    // SAFETY: our caller promises that nothing below the upper half is needed. The first DSB: the walker finds the
+    // zeroes that the root was just filled with. The ISB takes the root into force before the TLBI; the second DSB
+    // ends walks that began under the old one.
     unsafe {
         asm!(
+            "dsb ishst",
             "msr ttbr0_el1, {root}",
             "isb",
             "dsb nsh",

@@ -13,6 +13,7 @@ use crate::sync::IrqGuard;
 
 /// Asks the firmware to start a CPU at a physical address, with `context` in x0.
 pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<(), Error> {
+    publish_for_new_cpu();
     match conduit {
         Conduit::Hvc => psci::cpu_on::<Hvc>(mpidr, entry, context),
         Conduit::Smc => psci::cpu_on::<Smc>(mpidr, entry, context),
@@ -21,6 +22,7 @@ pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<
 
 /// Writes the entry point into the word that a parked CPU polls, and wakes the CPU.
 pub fn release_from_spin_table(release: u64, entry: u64) {
+    publish_for_new_cpu();
     let slot = mmu::phys_to_virt(release).cast::<u64>();
     // SAFETY: the device tree gives this word of RAM to the one purpose of starting the CPU, and the
     // linear map has all RAM. The CPU polls with its caches off: clean the line to memory.
@@ -30,6 +32,12 @@ pub fn release_from_spin_table(release: u64, entry: u64) {
     }
     barrier::dsb(barrier::SY);
     asm::sev();
+}
+
+/// What this CPU has stored for a CPU is visible before that CPU can start: neither a call of the firmware nor the
+/// word of a spin table orders other stores.
+fn publish_for_new_cpu() {
+    barrier::dsb(barrier::SY);
 }
 
 /// Ends the run with a verdict: 0 for success.
