@@ -153,8 +153,9 @@ impl Cpu {
 }
 
 impl State {
-    /// All CPUs start with this root under ASID 0.
+    /// All CPUs start with this root under ASID 0, and with what boot stored visible.
     pub(super) fn load_everywhere(&mut self, root: Frame) {
+        self.memory.drain(0);
         let generation = self.memory.generation(root);
         let loaded = Loaded { ttbr: Ttbr::new(root, Asid::INIT), generation };
         self.cpus.iter_mut().for_each(|cpu| cpu.loaded = Some(loaded));

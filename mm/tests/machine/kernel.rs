@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use mm::{Machine, Mm, MmRef, MmUser, Page, PageRange};
 
 use super::baton::{Status, ThreadId};
-use super::{Event, Lying, World, this_thread, world};
+use super::{Event, Lying, State, World, this_thread, world};
 
 /// A user of an address space.
 pub(crate) type User = MmUser<Lying>;
@@ -74,8 +74,22 @@ pub(crate) fn spawn(
         body();
         exit();
     });
-    world.lock().cores[cpu].queue.push_back(thread);
+    enqueue(&mut world.lock(), thread, cpu);
     thread
+}
+
+/// Puts a thread into a CPU's queue. Who takes it from there has observed what we stored: the
+/// queue's lock is a release and an acquire. The director has observed everything.
+fn enqueue(state: &mut State, thread: ThreadId, cpu: usize) {
+    let seen = match this_thread() {
+        Some(me) => state.threads[me].cpu..state.threads[me].cpu + 1,
+        None => 0..state.cpus.len(),
+    };
+    for from in seen {
+        state.memory.collect_stores(from);
+        state.memory.hand_over(from, cpu);
+    }
+    state.cores[cpu].queue.push_back(thread);
 }
 
 /// Preemption is off from the first moment, before any step.
@@ -185,7 +199,7 @@ pub(crate) fn wake(world: &World, thread: ThreadId, cpu: usize) {
     match state.threads[thread].status {
         Status::Blocked => {
             state.threads[thread].status = Status::Runnable;
-            state.cores[cpu].queue.push_back(thread);
+            enqueue(&mut state, thread, cpu);
         }
         Status::Runnable => state.threads[thread].woken = true,
         Status::Finished => {}
@@ -205,7 +219,7 @@ pub(crate) fn migrate(cpu: usize) {
         return;
     }
     state.threads[me].departing = true;
-    state.cores[cpu].queue.push_back(me);
+    enqueue(&mut state, me, cpu);
     drop(state);
     schedule();
 }

@@ -19,6 +19,9 @@ pub(crate) const BASE: usize = 0x4_0000;
 /// What the frame allocator fills free frames with, in debug builds. `contract.rs` checks that it does.
 pub(crate) const POISON: u64 = 0xdead_f4ee_dead_f4ee;
 
+/// A valid descriptor that leads nowhere: whoever reads it as one has gone wrong.
+const TRAP: u64 = 0x0000_0dea_dead_d003;
+
 /// Frames of machines that ended: the mm layer wants them for ever, the host has not so many.
 static SPARE: Mutex<Vec<&'static [Table]>> = Mutex::new(Vec::new());
 
@@ -96,10 +99,13 @@ impl Memory {
         self.watched.get(&index).map_or_else(|| self.frames[index].word(word), |watched| watched.visible[word])
     }
 
-    /// Begins a new use of a frame.
+    /// Begins a new use of a frame. Until what is stored there now becomes visible, walkers find
+    /// what a program may have left: descriptors of its own making.
     pub(super) fn reuse(&mut self, frame: Frame, word: impl Fn(usize) -> u64) {
         self.generations[frame.number() - BASE] += 1;
         let table = self.table(frame);
+        let left = Watched { stored: [TRAP; ENTRIES], visible: [TRAP; ENTRIES] };
+        self.watched.insert(frame.number() - BASE, Box::new(left));
         (0..ENTRIES).for_each(|index| table.set_word(index, word(index)));
     }
 

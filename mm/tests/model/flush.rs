@@ -13,6 +13,8 @@ use crate::machine::user::{self, load, pages, store};
 /// Two pages under one leaf table.
 const ONE: Page = Page::from_number(0x400);
 const TWO: Page = Page::from_number(0x401);
+/// A page under another leaf table, which hangs from the same table as theirs.
+const NEXT: Page = Page::from_number(0x600);
 /// A page under other tables at every level but the root.
 const FAR: Page = Page::from_number(0x8_4000_0400);
 
@@ -20,15 +22,16 @@ fn just(page: Page) -> mm::PageRange {
     page..page.offset(1)
 }
 
-/// An address space whose three pages are mapped and hold their own numbers.
+const ALL: [Page; 4] = [ONE, TWO, NEXT, FAR];
+
+/// An address space whose pages are mapped and hold their own numbers.
 pub(super) fn furnished(d: &Director) -> User {
     let user = d.create();
     let own = user.clone();
     d.on(0, move || {
-        user::map(&own, pages(0x400, 0x402), Protection::READ_WRITE);
-        user::map(&own, just(FAR), Protection::READ_WRITE);
+        ALL.iter().for_each(|&page| user::map(&own, just(page), Protection::READ_WRITE));
         kernel::exec(own);
-        [ONE, TWO, FAR].iter().for_each(|page| store(*page, page.number()).expect("it is mapped"));
+        ALL.iter().for_each(|page| store(*page, page.number()).expect("it is mapped"));
     });
     user
 }
@@ -38,7 +41,7 @@ pub(super) fn reader(d: &Director, cpu: usize, user: &User, again: impl FnOnce()
     let user = user.clone();
     d.start(cpu, move || {
         kernel::exec(user);
-        [ONE, TWO, FAR].iter().for_each(|page| assert_eq!(load(*page), Ok(page.number())));
+        ALL.iter().for_each(|page| assert_eq!(load(*page), Ok(page.number())));
         kernel::block();
         again();
     })
@@ -71,18 +74,20 @@ fn t29_unmapped_while_lazy() {
 }
 
 /// T30: tables go with the pages, and are somebody else's at once, while a CPU that walked them is
-/// lazy.
+/// lazy: a leaf table alone, or all tables but the root.
 #[test]
 fn t30_tables_freed_while_lazy() {
-    each(3, |d, _| {
-        let user = furnished(&d);
-        let task = reader(&d, 1, &user, || assert_eq!((load(FAR), load(ONE)), (Err(Unmapped), Ok(0x400))));
-        from_outside(&d, &user, |user| user::unmap(user, just(FAR)));
-        let other = furnished(&d);
-        d.resume(task, 1);
-        d.on(0, move || kernel::put(other));
-        end(d, user);
-    });
+    for gone in [NEXT, FAR] {
+        each(3, |d, _| {
+            let user = furnished(&d);
+            let task = reader(&d, 1, &user, move || assert_eq!((load(gone), load(ONE)), (Err(Unmapped), Ok(0x400))));
+            from_outside(&d, &user, move |user| user::unmap(user, just(gone)));
+            let other = furnished(&d);
+            d.resume(task, 1);
+            d.on(0, move || kernel::put(other));
+            end(d, user);
+        });
+    }
 }
 
 /// T40: rights are narrowed while one CPU is lazy and another stores all the time.

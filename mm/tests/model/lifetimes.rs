@@ -1,6 +1,8 @@
 //! The two counts, and the rule that a failed check never frees.
 
-use mm::{Complaint, Counter, CpuId, Machine, Point, Scheme};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mm::{Complaint, Counter, CpuId, Machine, Mm, Point, Scheme};
 
 use crate::machine::director::{Director, each};
 use crate::machine::kernel::{self, Reference};
@@ -77,6 +79,27 @@ fn references_are_counted() {
         assert_eq!((d.total(Counter::MmsFreed), d.lock().oracle.living()), (1, 0));
         d.finish();
     });
+}
+
+/// A reference that nobody gave out: what a driver with a bug would give back.
+fn forged(mm: &'static Mm<Lying>) -> Reference {
+    // SAFETY: a `Reference` is one pointer to an `Mm`, and this one lives for ever, whatever is
+    // done to its counts.
+    unsafe { std::mem::transmute::<&'static Mm<Lying>, Reference>(mm) }
+}
+
+/// T45: `init_mm` is never freed, whoever drops it, and a count does not fall below zero unseen.
+#[test]
+fn t45_references_that_were_never_given() {
+    let d = Director::new(Setup::new(2, Scheme::Shootdown, 1));
+    d.break_rules(&[Complaint::InitMmDropped]);
+    d.on(0, || drop(forged(Lying::system().init_mm())));
+    assert_eq!(d.lock().complaints, [Complaint::InitMmDropped]);
+    assert_eq!((d.total(Counter::MmsFreed), d.total(Counter::MmsLeaked)), (0, 1));
+    let below_zero = catch_unwind(AssertUnwindSafe(|| d.on(0, || drop(forged(Lying::system().init_mm())))));
+    let report = below_zero.expect_err("the count was zero already");
+    let report = report.downcast_ref::<String>().expect("the director tells in words");
+    assert!(report.contains("mm_count given back at 0"), "{report}");
 }
 
 /// Rule 9: somebody took a lazy CPU's bit out of the mask. The shoot misses that CPU, the last

@@ -98,9 +98,10 @@ fn start(shared: &Arc<Shared>, world: &'static crate::machine::World, cpu: usize
         user.into_iter().for_each(kernel::put);
         return;
     }
-    // Pages that only this task maps and unmaps; every other one has tables of its own.
+    // Pages that only this task maps and unmaps. Some tasks share a leaf table, some have one of
+    // their own, some share no table but the root with the others.
     let index = tasks.len() as u64;
-    let base = 0x400 + index * 3 + if index % 2 == 1 { 0x8_4000_0000 } else { 0 };
+    let base = 0x400 + index * 3 + [0, index * 0x200, 0x8_4000_0000][index as usize % 3];
     let program = shared.clone();
     tasks.push(kernel::spawn(world, "program", cpu, move || {
         user.into_iter().for_each(kernel::exec);
