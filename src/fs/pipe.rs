@@ -22,6 +22,7 @@ const ATOMIC: usize = linux::PIPE_BUF as usize;
 
 /// Bytes in a circle.
 struct Ring {
+    /// As many as a power of two, or none.
     bytes: Box<[u8]>,
     start: usize,
     length: usize,
@@ -31,10 +32,12 @@ impl Ring {
     /// Takes bytes in until `from` or the room (of at most [`CAPACITY`]) is used up.
     fn fill(&mut self, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
         let wanted = from.remaining().min(CAPACITY - self.length);
-        self.make_room(self.length + wanted);
+        if self.length + wanted > self.bytes.len() {
+            self.make_room(self.length + wanted);
+        }
         let mut total = 0;
         while total < wanted {
-            let at = (self.start + self.length) % self.bytes.len();
+            let at = self.wrap(self.start + self.length);
             let run = (wanted - total).min(self.bytes.len() - at);
             match from.take(&mut self.bytes[at..at + run]) {
                 Ok(count) => {
@@ -58,7 +61,7 @@ impl Ring {
             let run = self.length.min(self.bytes.len() - self.start);
             match to.put(&self.bytes[self.start..self.start + run]) {
                 Ok(count) => {
-                    self.start = (self.start + count) % self.bytes.len();
+                    self.start = self.wrap(self.start + count);
                     self.length -= count;
                     total += count;
                     if count < run {
@@ -72,13 +75,15 @@ impl Ring {
         Ok(total)
     }
 
+    fn wrap(&self, index: usize) -> usize {
+        index & (self.bytes.len() - 1)
+    }
+
+    #[cold]
     fn make_room(&mut self, needed: usize) {
-        if needed <= self.bytes.len() {
-            return;
-        }
         let mut bytes = vec![0; needed.next_power_of_two().clamp(FIRST_ROOM, CAPACITY)].into_boxed_slice();
         for (index, byte) in bytes.iter_mut().enumerate().take(self.length) {
-            *byte = self.bytes[(self.start + index) % self.bytes.len()];
+            *byte = self.bytes[self.wrap(self.start + index)];
         }
         self.bytes = bytes;
         self.start = 0;
@@ -139,7 +144,7 @@ pub fn pipe(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
 struct Reader(Arc<Pipe>);
 
 impl Reader {
-    /// One step of a read, unless it must wait.
+    /// One step of a read, unless it must wait. Short enough for a look of [`WaitQueue::wait`].
     fn step(&self, to: &mut UserBuffer<'_>) -> Option<Result<usize, Errno>> {
         let mut state = self.0.state.lock();
         if !state.read_would_not_wait() {
@@ -161,15 +166,9 @@ impl File for Reader {
         if to.remaining() == 0 {
             return Ok(0);
         }
-        loop {
-            if let Some(result) = self.step(to) {
-                return result;
-            }
-            if waiting == Waiting::Refused {
-                return Err(Errno::EAGAIN);
-            }
-            let look = || self.0.state.lock().read_would_not_wait().then_some(());
-            self.0.readers.wait(Patience::INTERRUPTIBLE, look)?;
+        match waiting {
+            Waiting::Refused => self.step(to).unwrap_or(Err(Errno::EAGAIN)),
+            Waiting::Allowed => self.0.readers.wait(Patience::INTERRUPTIBLE, || self.step(to))?,
         }
     }
 
@@ -229,23 +228,18 @@ impl File for Writer {
     fn write(&self, _: u64, from: &mut UserBuffer<'_>, waiting: Waiting) -> Result<usize, Errno> {
         let mut total = 0;
         while from.remaining() > 0 {
-            let length = from.remaining();
-            let problem = match self.step(from) {
-                Some(Ok(count)) => {
-                    total += count;
-                    continue;
-                }
-                Some(Err(error)) => Some(error),
-                None if waiting == Waiting::Refused => Some(Errno::EAGAIN),
-                None => {
-                    let look = || self.0.state.lock().write_would_not_wait(length).then_some(());
-                    self.0.writers.wait(Patience::INTERRUPTIBLE, look).err().map(Errno::from)
-                }
+            let step = match waiting {
+                Waiting::Refused => self.step(from).unwrap_or(Err(Errno::EAGAIN)),
+                Waiting::Allowed => self
+                    .0
+                    .writers
+                    .wait(Patience::INTERRUPTIBLE, || self.step(from))
+                    .unwrap_or_else(|error| Err(error.into())),
             };
-            match problem {
-                Some(error) if total == 0 => return Err(error),
-                Some(_) => break,
-                None => {}
+            match step {
+                Ok(count) => total += count,
+                Err(error) if total == 0 => return Err(error),
+                Err(_) => break,
             }
         }
         Ok(total)
