@@ -109,18 +109,35 @@ pub struct Run {
     pub length: usize,
 }
 
+impl Run {
+    /// Whether all of it is in the user half.
+    #[inline]
+    fn is_inside(&self) -> bool {
+        self.address.checked_add(self.length as u64).is_some_and(|end| end <= USER_END)
+    }
+}
+
 impl<'a> UserBuffer<'a> {
     /// The runs, one after another. Their lengths add up to less than `usize::MAX`. One that reaches
     /// out of the user half is refused before anything is moved.
     pub fn new(runs: &'a [Run]) -> Result<Self, Errno> {
-        let inside = |run: &Run| run.address.checked_add(run.length as u64).is_some_and(|end| end <= USER_END);
-        if !runs.iter().all(inside) {
+        if !runs.iter().all(Run::is_inside) {
             return Err(Errno::EFAULT);
         }
         Ok(Self { runs, done: 0, remaining: runs.iter().map(|run| run.length).sum() })
     }
 
+    /// One run.
+    #[inline]
+    pub fn of(run: &'a Run) -> Result<Self, Errno> {
+        if !run.is_inside() {
+            return Err(Errno::EFAULT);
+        }
+        Ok(Self { runs: core::slice::from_ref(run), done: 0, remaining: run.length })
+    }
+
     /// How many bytes are left.
+    #[inline]
     pub fn remaining(&self) -> usize {
         self.remaining
     }
@@ -162,6 +179,7 @@ impl<'a> UserBuffer<'a> {
         core::mem::take(&mut self.remaining)
     }
 
+    #[inline]
     fn advance(
         &mut self,
         limit: usize,

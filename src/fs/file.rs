@@ -90,6 +90,8 @@ pub struct OpenFile {
     readable: bool,
     /// Whether it was opened for writing.
     writable: bool,
+    /// Whether one can seek in it: then it never waits. As `File::seek_end` says.
+    seekable: bool,
     /// Status flags: `O_APPEND`, `O_NONBLOCK`.
     status: AtomicU32,
     position: SpinLock<u64>,
@@ -103,6 +105,7 @@ impl OpenFile {
     pub fn new(file: Box<dyn File>, flags: u32) -> Arc<OpenFile> {
         let access = flags & linux::O_ACCMODE;
         Arc::new(OpenFile {
+            seekable: file.seek_end().is_some(),
             file,
             readable: access != linux::O_WRONLY,
             writable: access != linux::O_RDONLY,
@@ -148,11 +151,12 @@ impl OpenFile {
     }
 
     /// Reads at the position, and moves it.
+    #[inline]
     pub fn read(&self, to: &mut UserBuffer<'_>) -> Result<usize, Errno> {
         if !self.readable {
             return Err(Errno::EBADF);
         }
-        if self.file.seek_end().is_none() {
+        if !self.seekable {
             return self.file.read(0, to, self.waiting());
         }
         let mut position = self.position.lock();
@@ -162,16 +166,17 @@ impl OpenFile {
     }
 
     /// Writes at the position, or at the end with `O_APPEND`, and moves it.
+    #[inline]
     pub fn write(&self, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
         if !self.writable {
             return Err(Errno::EBADF);
         }
-        let Some(end) = self.file.seek_end() else {
+        if !self.seekable {
             return self.file.write(0, from, self.waiting());
-        };
+        }
         let mut position = self.position.lock();
         if self.flags() & linux::O_APPEND != 0 {
-            *position = end;
+            *position = self.file.seek_end().unwrap_or(*position);
         }
         let count = self.file.write(*position, from, Waiting::Refused)?;
         *position += count as u64;

@@ -10,7 +10,7 @@ use crate::errno::Errno;
 use crate::fs::file::{File, OpenFile, Ready, Waiting, anonymous_status};
 use crate::fs::poll;
 use crate::sched::{Patience, WaitQueue};
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, SpinLockGuard};
 use crate::user_memory::{self, UserBuffer};
 
 /// How many bytes a pipe holds.
@@ -121,9 +121,22 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn changed(&self, wake: &WaitQueue) {
-        wake.wake_all();
-        poll::changed();
+    /// Tells who waits that something changed, when the state is unlocked again.
+    #[inline]
+    fn tell(queue: &WaitQueue, watched: bool) {
+        queue.wake_all();
+        if watched {
+            poll::changed();
+        }
+    }
+
+    /// Makes a change to the state, and tells who waits.
+    fn change(&self, queue: &WaitQueue, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        let watched = poll::is_watched();
+        drop(state);
+        Self::tell(queue, watched);
     }
 }
 
@@ -145,19 +158,23 @@ struct Reader(Arc<Pipe>);
 
 impl Reader {
     /// One step of a read, unless it must wait. Short enough for a look of [`WaitQueue::wait`].
+    #[inline(always)]
     fn step(&self, to: &mut UserBuffer<'_>) -> Option<Result<usize, Errno>> {
-        let mut state = self.0.state.lock();
-        if !state.read_would_not_wait() {
-            return None;
-        }
+        let state = self.0.state.lock();
+        state.read_would_not_wait().then(|| self.take(state, to))
+    }
+
+    #[inline(never)]
+    fn take(&self, mut state: SpinLockGuard<'_, State>, to: &mut UserBuffer<'_>) -> Result<usize, Errno> {
         // Only with less room than this can a writer be waiting.
         let was_full = state.free() < ATOMIC;
         let count = state.ring.drain(to);
+        let watched = poll::is_watched();
         drop(state);
         if was_full {
-            self.0.changed(&self.0.writers);
+            Pipe::tell(&self.0.writers, watched);
         }
-        Some(count)
+        count
     }
 }
 
@@ -196,8 +213,7 @@ impl File for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.0.state.lock().has_reader = false;
-        self.0.changed(&self.0.writers);
+        self.0.change(&self.0.writers, |state| state.has_reader = false);
     }
 }
 
@@ -205,22 +221,26 @@ impl Drop for Reader {
 struct Writer(Arc<Pipe>);
 
 impl Writer {
-    /// One step of a write, unless it must wait.
+    /// One step of a write, unless it must wait. As short.
+    #[inline(always)]
     fn step(&self, from: &mut UserBuffer<'_>) -> Option<Result<usize, Errno>> {
-        let mut state = self.0.state.lock();
+        let state = self.0.state.lock();
+        state.write_would_not_wait(from.remaining()).then(|| self.give(state, from))
+    }
+
+    #[inline(never)]
+    fn give(&self, mut state: SpinLockGuard<'_, State>, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
         if !state.has_reader {
-            return Some(Err(Errno::EPIPE));
-        }
-        if !state.write_would_not_wait(from.remaining()) {
-            return None;
+            return Err(Errno::EPIPE);
         }
         let was_empty = state.ring.length == 0;
         let count = state.ring.fill(from);
+        let watched = poll::is_watched();
         drop(state);
         if was_empty {
-            self.0.changed(&self.0.readers);
+            Pipe::tell(&self.0.readers, watched);
         }
-        Some(count)
+        count
     }
 }
 
@@ -260,7 +280,6 @@ impl File for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.state.lock().has_writer = false;
-        self.0.changed(&self.0.readers);
+        self.0.change(&self.0.readers, |state| state.has_writer = false);
     }
 }

@@ -72,7 +72,12 @@ impl WaitQueue {
             match round {
                 Round::Ready(event) => break Ok(event),
                 Round::Failed(error) => break Err(error),
-                Round::Woken => {}
+                // Most likely the event is there: a look costs less than another round.
+                Round::Woken => {
+                    if let Some(event) = look() {
+                        break Ok(event);
+                    }
+                }
             }
         };
         // After this the queue does not know the frame any more.

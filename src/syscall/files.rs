@@ -20,17 +20,21 @@ const MAX_COUNT: usize = 0x7fff_f000;
 const MAX_RUNS: usize = 1024;
 
 /// The running thread's descriptors.
+#[inline]
 pub(super) fn descriptors() -> &'static Descriptors {
     &thread::current().process.files
 }
 
 /// The open file that an argument numbers.
+#[inline]
 pub(super) fn file(call: &Call<'_>, index: usize) -> Result<Arc<OpenFile>, Errno> {
     descriptors().get(call.arg(index))
 }
 
-fn one_run(call: &Call<'_>) -> [Run; 1] {
-    [Run { address: call.arg(1), length: (call.arg(2) as usize).min(MAX_COUNT) }]
+/// The run that the second and third arguments of a call give.
+#[inline]
+fn run(call: &Call<'_>) -> Run {
+    Run { address: call.arg(1), length: (call.arg(2) as usize).min(MAX_COUNT) }
 }
 
 /// The runs that an `iovec` array lists.
@@ -53,21 +57,20 @@ fn runs(call: &Call<'_>) -> Result<Vec<Run>, Errno> {
     Ok(runs)
 }
 
-/// Writes, and sends SIGPIPE where nobody reads.
-fn write_runs(file: &OpenFile, runs: &[Run]) -> Result<usize, Errno> {
-    file.write(&mut UserBuffer::new(runs)?).inspect_err(|&error| {
-        if error == Errno::EPIPE {
-            send::broken_pipe();
-        }
-    })
+/// Sends SIGPIPE if the caller wrote where nobody reads.
+#[inline]
+fn tell_of_broken_pipe(error: &Errno) {
+    if *error == Errno::EPIPE {
+        send::broken_pipe();
+    }
 }
 
 pub(super) fn read(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.read(&mut UserBuffer::new(&one_run(call))?)
+    file(call, 0)?.read(&mut UserBuffer::of(&run(call))?)
 }
 
 pub(super) fn write(call: &mut Call<'_>) -> Result<usize, Errno> {
-    write_runs(&*file(call, 0)?, &one_run(call))
+    file(call, 0)?.write(&mut UserBuffer::of(&run(call))?).inspect_err(tell_of_broken_pipe)
 }
 
 pub(super) fn readv(call: &mut Call<'_>) -> Result<usize, Errno> {
@@ -75,18 +78,17 @@ pub(super) fn readv(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 pub(super) fn writev(call: &mut Call<'_>) -> Result<usize, Errno> {
-    let file = file(call, 0)?;
-    write_runs(&file, &runs(call)?)
+    file(call, 0)?.write(&mut UserBuffer::new(&runs(call)?)?).inspect_err(tell_of_broken_pipe)
 }
 
 pub(super) fn pread64(call: &mut Call<'_>) -> Result<usize, Errno> {
     let position = size(call.arg(3))?;
-    file(call, 0)?.read_at(position, &mut UserBuffer::new(&one_run(call))?)
+    file(call, 0)?.read_at(position, &mut UserBuffer::of(&run(call))?)
 }
 
 pub(super) fn pwrite64(call: &mut Call<'_>) -> Result<usize, Errno> {
     let position = size(call.arg(3))?;
-    file(call, 0)?.write_at(position, &mut UserBuffer::new(&one_run(call))?)
+    file(call, 0)?.write_at(position, &mut UserBuffer::of(&run(call))?)
 }
 
 /// An argument of type `loff_t` that must not be negative.
