@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::{general as linux, ioctl};
 
@@ -29,50 +30,48 @@ struct Ring {
 }
 
 impl Ring {
-    /// Takes bytes in until `from` or the room (of at most [`CAPACITY`]) is used up.
+    /// Takes bytes in until `from` or the room (of at most [`CAPACITY`]) is used up. A fault after the first byte ends
+    /// it early.
     fn fill(&mut self, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
         let wanted = from.remaining().min(CAPACITY - self.length);
         if self.length + wanted > self.bytes.len() {
             self.make_room(self.length + wanted);
         }
-        let mut total = 0;
-        while total < wanted {
-            let at = self.wrap(self.start + self.length);
-            let run = (wanted - total).min(self.bytes.len() - at);
-            match from.take(&mut self.bytes[at..at + run]) {
-                Ok(count) => {
-                    self.length += count;
-                    total += count;
-                    if count < run {
-                        break;
-                    }
-                }
-                Err(error) if total == 0 => return Err(error),
-                Err(_) => break,
-            }
+        let at = self.wrap(self.start + self.length);
+        let first = wanted.min(self.bytes.len() - at);
+        let mut count = from.take(&mut self.bytes[at..at + first])?;
+        if count == first && first < wanted {
+            count += self.fill_start(from, wanted - first);
         }
-        Ok(total)
+        self.length += count;
+        Ok(count)
     }
 
-    /// Gives bytes out until `to` or what there is is used up.
+    /// Gives bytes out until `to` or what there is is used up. A fault after the first byte ends it early.
     fn drain(&mut self, to: &mut UserBuffer<'_>) -> Result<usize, Errno> {
-        let mut total = 0;
-        while self.length > 0 && to.remaining() > 0 {
-            let run = self.length.min(self.bytes.len() - self.start);
-            match to.put(&self.bytes[self.start..self.start + run]) {
-                Ok(count) => {
-                    self.start = self.wrap(self.start + count);
-                    self.length -= count;
-                    total += count;
-                    if count < run {
-                        break;
-                    }
-                }
-                Err(error) if total == 0 => return Err(error),
-                Err(_) => break,
-            }
+        let wanted = to.remaining().min(self.length);
+        let first = wanted.min(self.bytes.len() - self.start);
+        let mut count = to.put(&self.bytes[self.start..self.start + first])?;
+        if count == first && first < wanted {
+            count += self.drain_start(to, wanted - first);
         }
-        Ok(total)
+        self.length -= count;
+        if count > 0 {
+            self.start = self.wrap(self.start + count);
+        }
+        Ok(count)
+    }
+
+    /// The part of [`Ring::fill`] that starts over at the first byte of the circle.
+    #[cold]
+    fn fill_start(&mut self, from: &mut UserBuffer<'_>, length: usize) -> usize {
+        from.take(&mut self.bytes[..length]).unwrap_or(0)
+    }
+
+    /// The part of [`Ring::drain`] that starts over at the first byte of the circle.
+    #[cold]
+    fn drain_start(&self, to: &mut UserBuffer<'_>, length: usize) -> usize {
+        to.put(&self.bytes[..length]).unwrap_or(0)
     }
 
     fn wrap(&self, index: usize) -> usize {
@@ -114,6 +113,9 @@ impl State {
 
 struct Pipe {
     state: SpinLock<State>,
+    /// Whether a read would not wait. Written (Release) under the lock before the readers are woken; pairs with the
+    /// Acquire of a reader, who is in the queue when it looks for the last time: it sees the news, or the waker sees it.
+    readable: AtomicBool,
     /// Who waits for bytes, or for the last writer to leave.
     readers: WaitQueue,
     /// Who waits for room, or for the last reader to leave.
@@ -130,10 +132,17 @@ impl Pipe {
         }
     }
 
+    /// Says without the lock what the state says now.
+    #[inline]
+    fn publish(&self, state: &State) {
+        self.readable.store(state.read_would_not_wait(), Ordering::Release);
+    }
+
     /// Makes a change to the state, and tells who waits.
     fn change(&self, queue: &WaitQueue, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
+        self.publish(&state);
         let watched = poll::is_watched();
         drop(state);
         Self::tell(queue, watched);
@@ -145,6 +154,7 @@ pub fn pipe(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let ring = Ring { bytes: Box::new([]), start: 0, length: 0 };
     let pipe = Arc::new(Pipe {
         state: SpinLock::new(State { ring, has_reader: true, has_writer: true }),
+        readable: AtomicBool::new(false),
         readers: WaitQueue::new(),
         writers: WaitQueue::new(),
     });
@@ -160,6 +170,9 @@ impl Reader {
     /// One step of a read, unless it must wait. Short enough for a look of [`WaitQueue::wait`].
     #[inline(always)]
     fn step(&self, to: &mut UserBuffer<'_>) -> Option<Result<usize, Errno>> {
+        if !self.0.readable.load(Ordering::Acquire) {
+            return None;
+        }
         let state = self.0.state.lock();
         state.read_would_not_wait().then(|| self.take(state, to))
     }
@@ -169,6 +182,7 @@ impl Reader {
         // Only with less room than this can a writer be waiting.
         let was_full = state.free() < ATOMIC;
         let count = state.ring.drain(to);
+        self.0.publish(&state);
         let watched = poll::is_watched();
         drop(state);
         if was_full {
@@ -235,6 +249,7 @@ impl Writer {
         }
         let was_empty = state.ring.length == 0;
         let count = state.ring.fill(from);
+        self.0.publish(&state);
         let watched = poll::is_watched();
         drop(state);
         if was_empty {

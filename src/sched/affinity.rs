@@ -1,6 +1,6 @@
 //! Where a thread may run.
 
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use mm::{CpuId, CpuSet, MAX_CPUS};
 
@@ -12,30 +12,42 @@ use crate::ipi;
 ///
 /// Relaxed throughout: `set_affinity` and `placement::place` order it with `Thread::cpu` by fences.
 #[derive(Debug)]
-pub(super) struct Affinity([AtomicU64; MAX_CPUS / 64]);
+pub(super) struct Affinity {
+    words: [AtomicU64; MAX_CPUS / 64],
+    /// Whether it is one CPU: a hint that saves the search for another.
+    is_one: AtomicBool,
+}
 
 impl Affinity {
     pub(super) fn new(set: &CpuSet) -> Self {
-        Self(core::array::from_fn(|word| AtomicU64::new(set.words()[word])))
+        let words = core::array::from_fn(|word| AtomicU64::new(set.words()[word]));
+        Self { words, is_one: AtomicBool::new(set.count() == 1) }
+    }
+
+    /// Whether this CPU is the only one.
+    #[inline]
+    pub(super) fn is_only(&self, cpu: usize) -> bool {
+        self.is_one.load(Ordering::Relaxed) && self.allows(cpu)
     }
 
     #[inline]
     pub(super) fn allows(&self, cpu: usize) -> bool {
-        self.0[cpu / 64].load(Ordering::Relaxed) & 1 << (cpu % 64) != 0
+        self.words[cpu / 64].load(Ordering::Relaxed) & 1 << (cpu % 64) != 0
     }
 
     pub(super) fn get(&self) -> CpuSet {
-        CpuSet::from_words(&self.0.each_ref().map(|word| word.load(Ordering::Relaxed)))
+        CpuSet::from_words(&self.words.each_ref().map(|word| word.load(Ordering::Relaxed)))
     }
 
     /// Adds first and takes away afterwards, so that a reader meanwhile finds at least one CPU.
     fn set(&self, set: &CpuSet) {
-        for (word, new) in self.0.iter().zip(set.words()) {
+        for (word, new) in self.words.iter().zip(set.words()) {
             word.fetch_or(*new, Ordering::Relaxed);
         }
-        for (word, new) in self.0.iter().zip(set.words()) {
+        for (word, new) in self.words.iter().zip(set.words()) {
             word.store(*new, Ordering::Relaxed);
         }
+        self.is_one.store(set.count() == 1, Ordering::Relaxed);
     }
 }
 

@@ -56,6 +56,9 @@ fn enqueue(thread: &Thread, cpu: usize) {
 /// because a lazy TLB makes the way back free; else an idle one; else the last one all the same.
 fn choose_cpu(thread: &Thread) -> usize {
     let last = thread.last_cpu();
+    if thread.affinity.is_only(last) {
+        return last;
+    }
     let last_allowed = thread.affinity.allows(last);
     if last_allowed && percpu::of(last).sched.is_idle() {
         return last;
