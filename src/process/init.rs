@@ -55,7 +55,7 @@ fn run(start: Start, path: &str, arguments: Vec<Vec<u8>>, environment: &[Vec<u8>
     let start = Start { executable: Some(executable), ..start };
     let surroundings = Surroundings { start, umask: 0o22, program: path };
     let pid = family::new_number().map_err(LoadError::Resources)?;
-    let process = Process::new(pid, 0, Actions::DEFAULT, files, surroundings);
+    let process = Process::new(pid, 0, Actions::initial(), files, surroundings);
     let thread = UserThread::new(pid, process.clone(), SignalSet::EMPTY, AlternateStack::NONE);
     thread.set_first_frame(frame, 0);
     let scheduled = Builder::new("user").tid(pid).mm(mm).extension(thread.clone()).build(thread::begin);

@@ -10,6 +10,7 @@ pub mod info;
 pub mod pending;
 pub mod send;
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use linux_raw_sys::general as linux;
@@ -194,13 +195,15 @@ impl Action {
     }
 }
 
-/// Actions for all signals.
+/// Actions for all signals. A copy costs nothing until one of the two changes: most children keep their parent's.
 #[derive(Clone)]
-pub struct Actions([Action; 64]);
+pub struct Actions(Arc<[Action; 64]>);
 
 impl Actions {
     /// What the first process starts with.
-    pub const DEFAULT: Actions = Actions([Action::DEFAULT; 64]);
+    pub fn initial() -> Actions {
+        Actions(Arc::new([Action::DEFAULT; 64]))
+    }
 
     /// The action for a signal.
     pub fn get(&self, signal: Signal) -> &Action {
@@ -209,12 +212,15 @@ impl Actions {
 
     /// Changes the action for a signal.
     pub fn set(&mut self, signal: Signal, action: Action) {
-        self.0[signal.index()] = action;
+        Arc::make_mut(&mut self.0)[signal.index()] = action;
     }
 
     /// What `execve` leaves: handlers are gone with the program that had them.
     pub fn reset_for_exec(&mut self) {
-        for action in &mut self.0 {
+        if self.0.iter().all(|action| action.handler == Handler::Default && action.flags == 0) {
+            return;
+        }
+        for action in Arc::make_mut(&mut self.0) {
             let handler = match action.handler {
                 Handler::Ignore => Handler::Ignore,
                 Handler::Default | Handler::Function(_) => Handler::Default,
