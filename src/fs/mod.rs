@@ -1,6 +1,6 @@
 //! Files: the initramfs as the root, a writable /tmp, devices, /proc, and pipes.
 //!
-//! [`node`] is the tree of names, [`path`] walks it, [`file`] is what is open and [`descriptor`]
+//! [`node`] is the tree of names, [`path`] walks it, [`mod@file`] is what is open and [`descriptor`]
 //! numbers it. Everything lives in memory; nothing here waits but a pipe and the console.
 
 pub mod borrow;
