@@ -50,6 +50,7 @@ fn describe(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Survived => "SURVIVED".to_string(),
         Verdict::Broken(why) => format!("BROKEN: {why}"),
+        Verdict::Caught(tests) if tests.is_empty() => "the test program died".to_string(),
         Verdict::Caught(tests) => {
             let shown = tests.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
             let more = tests.len().saturating_sub(3);
