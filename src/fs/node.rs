@@ -58,7 +58,15 @@ pub struct Directory {
     /// Whether programs may create and remove names here.
     writable: bool,
     parent: SpinLock<Weak<Node>>,
-    children: SpinLock<BTreeMap<Box<[u8]>, Arc<Node>>>,
+    children: SpinLock<Children>,
+}
+
+/// The names in a directory.
+struct Children {
+    names: BTreeMap<Box<[u8]>, Arc<Node>>,
+    /// It has no name any more and gets no new ones itself: of a chain of such directories, each would be dropped
+    /// inside the drop of the one above, which takes a stack as deep as a program likes.
+    is_removed: bool,
 }
 
 impl Node {
@@ -74,7 +82,7 @@ impl Node {
     /// An empty directory.
     pub fn directory(permissions: u32, modified: u32, writable: bool) -> Arc<Node> {
         let parent = SpinLock::new(Weak::new());
-        let children = SpinLock::new(BTreeMap::new());
+        let children = SpinLock::new(Children { names: BTreeMap::new(), is_removed: false });
         Node::new(permissions, modified, Content::Directory(Directory { writable, parent, children }))
     }
 
@@ -94,7 +102,7 @@ impl Node {
             b"." => Ok(self.clone()),
             // The root's parent is the root.
             b".." => Ok(directory.parent.lock().upgrade().unwrap_or_else(|| self.clone())),
-            _ => directory.children.lock().get(name).cloned().ok_or(Errno::ENOENT),
+            _ => directory.children.lock().names.get(name).cloned().ok_or(Errno::ENOENT),
         }
     }
 
@@ -105,10 +113,13 @@ impl Node {
             return Err(Errno::ENAMETOOLONG);
         }
         let mut children = directory.children.lock();
-        if children.contains_key(name) {
+        if children.is_removed {
+            return Err(Errno::ENOENT);
+        }
+        if children.names.contains_key(name) {
             return Err(Errno::EEXIST);
         }
-        if children.len() >= MAX_CHILDREN {
+        if children.names.len() >= MAX_CHILDREN {
             return Err(Errno::ENOSPC);
         }
         if let Content::Directory(below) = &child.content {
@@ -116,14 +127,14 @@ impl Node {
         }
         // Relaxed: changed under the directory's lock, read for `stat` only.
         child.links.fetch_add(1, Ordering::Relaxed);
-        children.insert(name.into(), child);
+        children.names.insert(name.into(), child);
         Ok(())
     }
 
     /// Gives `child` the name, in place of what had it.
     pub fn replace(self: &Arc<Node>, name: &[u8], child: Arc<Node>) {
         if let Ok(directory) = self.as_directory() {
-            directory.children.lock().remove(name);
+            directory.children.lock().names.remove(name);
         }
         // It fails only if this is no directory or is full: then there is nothing to give.
         let _ = self.attach(name, child);
@@ -133,18 +144,22 @@ impl Node {
     pub fn detach(self: &Arc<Node>, name: &[u8], directory: bool) -> Result<(), Errno> {
         let parent = self.writable_directory()?;
         let mut children = parent.children.lock();
-        let child = children.get(name).ok_or(Errno::ENOENT)?;
+        let child = children.names.get(name).ok_or(Errno::ENOENT)?;
         match (&child.content, directory) {
-            (Content::Directory(below), true) if !below.children.lock().is_empty() => {
-                return Err(Errno::ENOTEMPTY);
+            (Content::Directory(below), true) => {
+                let mut below = below.children.lock();
+                if !below.names.is_empty() {
+                    return Err(Errno::ENOTEMPTY);
+                }
+                below.is_removed = true;
             }
             (Content::Directory(_), false) => return Err(Errno::EISDIR),
-            (Content::Directory(_), true) | (_, false) => {}
+            (_, false) => {}
             (_, true) => return Err(Errno::ENOTDIR),
         }
         // Relaxed: as in `attach`.
         child.links.fetch_sub(1, Ordering::Relaxed);
-        children.remove(name);
+        children.names.remove(name);
         Ok(())
     }
 
@@ -157,7 +172,7 @@ impl Node {
     /// The name that this directory's parent has for `child`.
     pub fn name_of(&self, child: &Arc<Node>) -> Option<Box<[u8]>> {
         let children = self.as_directory().ok()?.children.lock();
-        children.iter().find(|(_, node)| Arc::ptr_eq(node, child)).map(|(name, _)| name.clone())
+        children.names.iter().find(|(_, node)| Arc::ptr_eq(node, child)).map(|(name, _)| name.clone())
     }
 
     /// The `index`th entry of this directory, counting `.` and `..` first.
@@ -167,7 +182,7 @@ impl Node {
             1 => Some((b"..".as_slice().into(), self.child(b"..")?)),
             _ => {
                 let children = self.as_directory()?.children.lock();
-                children.iter().nth(index - 2).map(|(name, node)| (name.clone(), node.clone()))
+                children.names.iter().nth(index - 2).map(|(name, node)| (name.clone(), node.clone()))
             }
         })
     }
