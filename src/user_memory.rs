@@ -10,6 +10,7 @@ use mm::USER_END;
 
 use crate::arch::user_copy::{copy_from_user, copy_to_user};
 use crate::errno::Errno;
+use crate::heap;
 
 /// Types that may be copied to and from user memory byte by byte.
 ///
@@ -83,6 +84,7 @@ pub fn read_string(address: u64, limit: usize, too_long: Errno) -> Result<Vec<u8
         let length = CHUNK - at as usize % CHUNK;
         let mut chunk = [0; CHUNK];
         read_bytes(&mut chunk[..length], at)?;
+        heap::reserve(&mut string, length)?;
         if let Some(end) = chunk[..length].iter().position(|&byte| byte == 0) {
             string.extend_from_slice(&chunk[..end]);
             return if string.len() < limit { Ok(string) } else { Err(too_long) };

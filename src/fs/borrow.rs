@@ -8,12 +8,14 @@ use mm::MmUser;
 
 use crate::arch::user_copy::read_user_u32;
 use crate::errno::Errno;
+use crate::heap;
 use crate::machine::Kernel;
 use crate::sched::{self, Builder};
 
 /// Makes a kernel thread borrow the caller's `Mm` so many times, and waits for it. Each time it reads
 /// the word at `address`.
 pub fn run(times: u64, address: u64) -> Result<(), Errno> {
+    heap::admit()?;
     let lent = sched::share_mm().ok_or(Errno::EINVAL)?;
     let failures = Arc::new(AtomicU64::new(0));
     let counted = failures.clone();

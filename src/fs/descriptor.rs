@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::errno::Errno;
 use crate::fs::file::OpenFile;
+use crate::heap;
 use crate::sync::SpinLock;
 
 /// One past the highest descriptor: `RLIMIT_NOFILE`.
@@ -28,8 +29,12 @@ impl Descriptors {
     }
 
     /// A copy: the same open files under the same numbers.
-    pub fn duplicate(&self) -> Self {
-        Self(SpinLock::new(self.0.lock().clone()))
+    pub fn duplicate(&self) -> Result<Self, Errno> {
+        let entries = self.0.lock();
+        let mut copy = Vec::new();
+        heap::reserve(&mut copy, entries.len())?;
+        copy.extend_from_slice(&entries);
+        Ok(Self(SpinLock::new(copy)))
     }
 
     /// What is open under this number.
@@ -49,9 +54,7 @@ impl Descriptors {
         if number >= LIMIT {
             return Err(Errno::EMFILE);
         }
-        if number >= entries.len() {
-            entries.resize(number + 1, None);
-        }
+        extend_to(&mut entries, number)?;
         entries[number] = Some(Entry { file, close_on_exec });
         Ok(number)
     }
@@ -62,9 +65,7 @@ impl Descriptors {
             return Err(Errno::EBADF);
         }
         let mut entries = self.0.lock();
-        if number >= entries.len() {
-            entries.resize(number + 1, None);
-        }
+        extend_to(&mut entries, number)?;
         let before = entries[number].replace(Entry { file, close_on_exec });
         Ok(before.map(|entry| entry.file))
     }
@@ -92,7 +93,7 @@ impl Descriptors {
 
     /// Closes what `execve` closes.
     pub fn close_for_exec(&self) {
-        self.take_all(|entry| entry.close_on_exec);
+        self.take_all(|_, entry| entry.close_on_exec);
     }
 
     /// Closes everything.
@@ -103,25 +104,35 @@ impl Descriptors {
 
     /// Closes the numbers from `first` to `last`.
     pub fn close_range(&self, first: usize, last: usize) {
-        let mut closed = Vec::new();
-        {
-            let mut entries = self.0.lock();
-            let end = entries.len().min(last.saturating_add(1));
-            if first < end {
-                closed.extend(entries[first..end].iter_mut().filter_map(Option::take));
-            }
+        self.take_all(|number, _| (first..=last).contains(&number));
+    }
+
+    /// Closes what matches, each once the lock is free: the last close of a pipe's end wakes threads. One by one,
+    /// because to gather them first would take memory.
+    fn take_all(&self, matches: impl Fn(usize, &Entry) -> bool) {
+        let mut from = 0;
+        while let Some((number, entry)) = self.take_next(from, &matches) {
+            from = number + 1;
+            drop(entry);
         }
     }
 
-    /// Takes the entries that match out, and closes them once the lock is free: the last close of
-    /// a pipe's end wakes threads.
-    fn take_all(&self, matches: impl Fn(&Entry) -> bool) {
-        let mut closed = Vec::new();
-        {
-            let mut entries = self.0.lock();
-            for entry in entries.iter_mut().filter(|entry| entry.as_ref().is_some_and(&matches)) {
-                closed.extend(entry.take());
-            }
-        }
+    fn take_next(&self, from: usize, matches: impl Fn(usize, &Entry) -> bool) -> Option<(usize, Entry)> {
+        let mut entries = self.0.lock();
+        let numbered = entries.iter_mut().enumerate().skip(from);
+        let (number, entry) =
+            numbered.into_iter().find(|(number, entry)| entry.as_ref().is_some_and(|entry| matches(*number, entry)))?;
+        Some((number, entry.take()?))
     }
+}
+
+/// Makes room for the entry of this number.
+fn extend_to(entries: &mut Vec<Option<Entry>>, number: usize) -> Result<(), Errno> {
+    let missing = (number + 1).saturating_sub(entries.len());
+    if missing > 0 {
+        heap::admit()?;
+        heap::reserve(entries, missing)?;
+        entries.resize(number + 1, None);
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use crate::errno::Errno;
 use crate::fs::node::{Content, Node, status};
 use crate::fs::proc;
 use crate::fs::regular::{Directory, Image, MemoryFile};
+use crate::heap;
 use crate::sync::SpinLock;
 use crate::user_memory::UserBuffer;
 
@@ -229,6 +230,7 @@ impl OpenFile {
 
 /// Opens a node with the `open` flags `flags`.
 pub fn open(node: &Arc<Node>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
+    heap::admit()?;
     let writes = flags & linux::O_ACCMODE != linux::O_RDONLY;
     let file: Box<dyn File> = match &node.content {
         Content::Directory(_) if writes => return Err(Errno::EISDIR),
@@ -243,7 +245,7 @@ pub fn open(node: &Arc<Node>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
             Box::new(MemoryFile(node.clone()))
         }
         Content::Device(device) => device.open(node),
-        Content::Report(report) => proc::open(*report, node),
+        Content::Report(report) => proc::open(*report, node)?,
     };
     Ok(OpenFile::new(file, flags))
 }

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use spin::once::Once;
 
 use crate::errno::Errno;
-use crate::fs::node::{Content, Node};
+use crate::fs::node::{Content, NAME_MAX, Node};
+use crate::heap;
 use crate::sync::Relax;
 
 /// The most symbolic links that one walk follows, as in Linux.
@@ -77,13 +78,17 @@ pub fn place(start: &Start, path: &[u8]) -> Result<Place, Errno> {
         (true, _) => start.directory.clone(),
     };
     parent.as_directory()?;
+    if name.len() > NAME_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
     let name = if name.is_empty() { b"." } else { name };
     Ok(Place { parent, name: name.to_vec() })
 }
 
 /// The absolute path of a directory.
 pub fn absolute(directory: &Arc<Node>) -> Result<Vec<u8>, Errno> {
-    let mut names = Vec::new();
+    let mut path = Vec::new();
+    heap::reserve(&mut path, PATH_MAX)?;
     let mut at = directory.clone();
     loop {
         let parent = at.child(b"..")?;
@@ -91,13 +96,12 @@ pub fn absolute(directory: &Arc<Node>) -> Result<Vec<u8>, Errno> {
             break;
         }
         // Removed meanwhile: it has no path any more.
-        names.push(parent.name_of(&at).ok_or(Errno::ENOENT)?);
+        let name = parent.name_of(&at).ok_or(Errno::ENOENT)?;
+        if path.len() + name.len() + 2 > PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        path.splice(0..0, core::iter::once(b'/').chain(name));
         at = parent;
-    }
-    let mut path = Vec::new();
-    for name in names.iter().rev() {
-        path.push(b'/');
-        path.extend_from_slice(name);
     }
     if path.is_empty() {
         path.push(b'/');

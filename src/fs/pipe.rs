@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::{general as linux, ioctl};
@@ -10,6 +10,7 @@ use linux_raw_sys::{general as linux, ioctl};
 use crate::errno::Errno;
 use crate::fs::file::{File, OpenFile, Ready, Waiting, anonymous_status};
 use crate::fs::poll;
+use crate::heap;
 use crate::sched::{Patience, WaitQueue};
 use crate::sync::{SpinLock, SpinLockGuard};
 use crate::user_memory::{self, UserBuffer};
@@ -35,7 +36,7 @@ impl Ring {
     fn fill(&mut self, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
         let wanted = from.remaining().min(CAPACITY - self.length);
         if self.length + wanted > self.bytes.len() {
-            self.make_room(self.length + wanted);
+            self.make_room(self.length + wanted)?;
         }
         let at = self.wrap(self.start + self.length);
         let first = wanted.min(self.bytes.len() - at);
@@ -79,13 +80,17 @@ impl Ring {
     }
 
     #[cold]
-    fn make_room(&mut self, needed: usize) {
-        let mut bytes = vec![0; needed.next_power_of_two().clamp(FIRST_ROOM, CAPACITY)].into_boxed_slice();
+    fn make_room(&mut self, needed: usize) -> Result<(), Errno> {
+        let room = needed.next_power_of_two().clamp(FIRST_ROOM, CAPACITY);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(room).map_err(|_| Errno::ENOMEM)?;
+        bytes.resize(room, 0);
         for (index, byte) in bytes.iter_mut().enumerate().take(self.length) {
             *byte = self.bytes[self.wrap(self.start + index)];
         }
-        self.bytes = bytes;
+        self.bytes = bytes.into_boxed_slice();
         self.start = 0;
+        Ok(())
     }
 }
 
@@ -150,7 +155,8 @@ impl Pipe {
 }
 
 /// Makes a pipe: the end to read from and the end to write to, opened with `flags`.
-pub fn pipe(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
+pub fn pipe(flags: u32) -> Result<(Arc<OpenFile>, Arc<OpenFile>), Errno> {
+    heap::admit()?;
     let ring = Ring { bytes: Box::new([]), start: 0, length: 0 };
     let pipe = Arc::new(Pipe {
         state: SpinLock::new(State { ring, has_reader: true, has_writer: true }),
@@ -160,7 +166,7 @@ pub fn pipe(flags: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
     });
     let reader = OpenFile::new(Box::new(Reader(pipe.clone())), linux::O_RDONLY | flags);
     let writer = OpenFile::new(Box::new(Writer(pipe)), linux::O_WRONLY | flags);
-    (reader, writer)
+    Ok((reader, writer))
 }
 
 /// The end to read from.

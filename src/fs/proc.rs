@@ -1,8 +1,8 @@
 //! /proc: files whose text the kernel writes when they are opened.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use aarch64_cpu::registers::{MIDR_EL1, Readable};
@@ -18,7 +18,7 @@ use crate::fs::node::Node;
 use crate::ipi::Reason;
 use crate::machine::Kernel;
 use crate::user_memory::UserBuffer;
-use crate::{cpu_features, ipi, percpu, sched};
+use crate::{cpu_features, heap, ipi, percpu, sched};
 
 /// The most times that one write makes a kernel thread borrow the writer's `Mm`.
 const MAX_BORROWS: u64 = 1_000_000;
@@ -58,35 +58,46 @@ impl Report {
         if self == Report::Borrow { 0o222 } else { 0o444 }
     }
 
-    fn text(self) -> String {
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = match self {
+    /// What it says now; fails only if there is no memory for that.
+    fn text(self) -> Result<Vec<u8>, Errno> {
+        let mut text = Writer(Vec::new());
+        let written = match self {
             Report::LazyTlb => lazy_tlb(&mut text),
             Report::Borrow => Ok(()),
             Report::CpuInfo => cpuinfo(&mut text),
             Report::MemInfo => meminfo(&mut text),
             Report::Maps => maps(&mut text),
         };
-        text
+        written.map(|()| text.0).map_err(|fmt::Error| Errno::ENOMEM)
     }
 }
 
 /// Opens a report: what it says is what was true now.
-pub fn open(report: Report, node: &Arc<Node>) -> Box<dyn File> {
+pub fn open(report: Report, node: &Arc<Node>) -> Result<Box<dyn File>, Errno> {
     let node = node.clone();
-    if report == Report::Borrow { Box::new(Borrow(node)) } else { Box::new(Text { node, text: report.text() }) }
+    Ok(if report == Report::Borrow { Box::new(Borrow(node)) } else { Box::new(Text { node, text: report.text()? }) })
+}
+
+/// Text that grows as long as there is memory.
+struct Writer(Vec<u8>);
+
+impl Write for Writer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        heap::reserve(&mut self.0, text.len()).map_err(|_| fmt::Error)?;
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 struct Text {
     node: Arc<Node>,
-    text: String,
+    text: Vec<u8>,
 }
 
 impl File for Text {
     fn read(&self, position: u64, to: &mut UserBuffer<'_>, _: Waiting) -> Result<usize, Errno> {
         let start = usize::try_from(position).unwrap_or(usize::MAX).min(self.text.len());
-        to.put(&self.text.as_bytes()[start..])
+        to.put(&self.text[start..])
     }
 
     fn stat(&self) -> linux::stat {
@@ -102,7 +113,7 @@ impl File for Text {
     }
 }
 
-fn lazy_tlb(text: &mut String) -> fmt::Result {
+fn lazy_tlb(text: &mut Writer) -> fmt::Result {
     let system = Kernel::system();
     writeln!(text, "scheme: {}", system.config.scheme.name())?;
     writeln!(text, "debug: {}", if system.config.check { "on" } else { "off" })?;
@@ -118,14 +129,14 @@ fn lazy_tlb(text: &mut String) -> fmt::Result {
 }
 
 /// A counter's name, its total, and its value on each CPU.
-fn per_cpu(text: &mut String, label: &str, value: impl Fn(usize) -> u64) -> fmt::Result {
+fn per_cpu(text: &mut Writer, label: &str, value: impl Fn(usize) -> u64) -> fmt::Result {
     write!(text, "{label} {}", (0..percpu::count()).map(&value).sum::<u64>())?;
     (0..percpu::count()).try_for_each(|cpu| write!(text, " {}", value(cpu)))?;
     writeln!(text)
 }
 
 /// This CPU's identity under each CPU's number: the boards here have CPUs of one kind.
-fn cpuinfo(text: &mut String) -> fmt::Result {
+fn cpuinfo(text: &mut Writer) -> fmt::Result {
     let midr = MIDR_EL1.get();
     for cpu in ipi::online().iter() {
         writeln!(text, "processor\t: {}", cpu.index())?;
@@ -146,7 +157,7 @@ pub fn memory_bytes() -> (u64, u64) {
     (frames.total() as u64 * PAGE_SIZE, frames.free() as u64 * PAGE_SIZE)
 }
 
-fn meminfo(text: &mut String) -> fmt::Result {
+fn meminfo(text: &mut Writer) -> fmt::Result {
     let (total, free) = memory_bytes();
     for (name, bytes) in [("MemTotal", total), ("MemFree", free), ("MemAvailable", free)] {
         writeln!(text, "{name}:\t{:>12} kB", bytes >> 10)?;
@@ -154,7 +165,7 @@ fn meminfo(text: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn maps(text: &mut String) -> fmt::Result {
+fn maps(text: &mut Writer) -> fmt::Result {
     let Some(mm) = sched::current_mm() else { return Ok(()) };
     // Copied, because text takes memory and time, and the lock keeps others from their faults.
     let regions = mm.space().regions().duplicate().map_err(|_| fmt::Error)?;

@@ -8,6 +8,7 @@ use linux_raw_sys::general as linux;
 use crate::errno::Errno;
 use crate::fs::file::{File, Waiting};
 use crate::fs::node::{Content, Node};
+use crate::heap;
 use crate::sync::SpinLock;
 use crate::user_memory::UserBuffer;
 
@@ -33,10 +34,11 @@ impl Memory {
         resize(&mut self.0.lock(), size)
     }
 
-    /// A copy of what stands at `position`, at most `length` bytes.
-    pub fn copy(&self, position: u64, length: usize) -> Vec<u8> {
+    /// Shows `look` what stands at `position`, at most `length` bytes.
+    pub fn show<T>(&self, position: u64, length: usize, look: impl FnOnce(&[u8]) -> T) -> T {
         let bytes = self.0.lock();
-        tail(&bytes, position).iter().take(length).copied().collect()
+        let tail = tail(&bytes, position);
+        look(&tail[..tail.len().min(length)])
     }
 }
 
@@ -48,6 +50,9 @@ impl Default for Memory {
 
 fn resize(bytes: &mut Vec<u8>, size: u64) -> Result<(), Errno> {
     let size = usize::try_from(size).ok().filter(|&size| size <= MAX_SIZE).ok_or(Errno::EFBIG)?;
+    if size > bytes.len() {
+        heap::admit().map_err(|_| Errno::ENOSPC)?;
+    }
     bytes.try_reserve(size.saturating_sub(bytes.len())).map_err(|_| Errno::ENOSPC)?;
     bytes.resize(size, 0);
     Ok(())
@@ -102,6 +107,9 @@ impl File for MemoryFile {
     }
 
     fn write(&self, position: u64, from: &mut UserBuffer<'_>, _: Waiting) -> Result<usize, Errno> {
+        if from.remaining() == 0 {
+            return Ok(0);
+        }
         let end = position.checked_add(from.remaining() as u64).ok_or(Errno::EFBIG)?;
         let mut bytes = self.memory()?.0.lock();
         let before = bytes.len();
@@ -109,9 +117,9 @@ impl File for MemoryFile {
             resize(&mut bytes, end)?;
         }
         let taken = from.take(&mut bytes[position as usize..end as usize]);
-        if taken.is_err() {
-            bytes.truncate(before);
-        }
+        // A fault may have ended it early: the file ends where the last byte came to stand.
+        let reached = taken.map_or(0, |count| position as usize + count);
+        bytes.truncate(before.max(reached));
         taken
     }
 

@@ -1,7 +1,6 @@
 //! Starts another program in a process.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::arch::asm;
 use core::fmt;
 
@@ -17,9 +16,9 @@ use crate::fs::path::{self, Last, Start};
 use crate::machine::Kernel;
 use crate::process::elf::{self, ElfError, Plan};
 use crate::process::signal::AlternateStack;
-use crate::process::stack::{self, Arguments};
+use crate::process::stack::{self, Arguments, Strings};
 use crate::process::{UserThread, exit, family, futex, memory, signal, thread, wait};
-use crate::{cpu_features, println, random, sched, user_memory};
+use crate::{cpu_features, heap, println, random, sched, user_memory};
 
 /// How many scripts may name each other as their interpreters.
 const MAX_SCRIPTS: usize = 4;
@@ -91,12 +90,8 @@ impl Loaded {
 }
 
 /// Finds a program, checks it and builds its address space.
-pub fn load(
-    start: &Start,
-    path: &[u8],
-    mut arguments: Vec<Vec<u8>>,
-    environment: &[Vec<u8>],
-) -> Result<Loaded, LoadError> {
+pub fn load(start: &Start, path: &[u8], mut arguments: Strings, environment: &Strings) -> Result<Loaded, LoadError> {
+    heap::admit().map_err(LoadError::Resources)?;
     let mut path = path.to_vec();
     for scripts in 0..=MAX_SCRIPTS {
         let (node, file) = find(start, &path).map_err(|error| match error {
@@ -104,7 +99,7 @@ pub fn load(
             other => other,
         })?;
         if let Some(script) = Script::parse(file) {
-            arguments = script.arguments(&path, arguments);
+            arguments = script.arguments(&path, &arguments).map_err(LoadError::Resources)?;
             path = script.interpreter.to_vec();
             continue;
         }
@@ -142,10 +137,9 @@ impl<'a> Script<'a> {
     }
 
     /// The interpreter's arguments: the script's path takes the place of its name.
-    fn arguments(&self, path: &[u8], script: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    fn arguments(&self, path: &[u8], script: &Strings) -> Result<Strings, Errno> {
         let own = [Some(self.interpreter), self.argument, Some(path)];
-        let own = own.into_iter().flatten().map(<[u8]>::to_vec);
-        own.chain(script.into_iter().skip(1)).collect()
+        Strings::of(own.into_iter().flatten().chain(script.iter().skip(1)))
     }
 }
 
@@ -171,12 +165,7 @@ fn facts(plan: &Plan) -> [(u32, u64); 15] {
 }
 
 /// `execve` for the running thread: on success, `frame` is the new program's.
-pub fn replace(
-    frame: &mut TrapFrame,
-    path: &[u8],
-    arguments: Vec<Vec<u8>>,
-    environment: &[Vec<u8>],
-) -> Result<(), Errno> {
+pub fn replace(frame: &mut TrapFrame, path: &[u8], arguments: Strings, environment: &Strings) -> Result<(), Errno> {
     let thread = thread::current();
     let loaded = load(&thread.process.start(), path, arguments, environment).map_err(|error| {
         if let LoadError::Elf(ElfError::Interpreter(_)) = error {

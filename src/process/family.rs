@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::errno::Errno;
+use crate::heap;
 use crate::process::{Ending, Process, UserThread};
 use crate::sync::SpinLock;
 
@@ -67,15 +68,10 @@ impl Family {
             self.next = if number + 1 == NUMBERS { INIT + 1 } else { number + 1 };
             let is_group = || self.members.values().any(|member| member.group == number || member.session == number);
             let taken = self.members.contains_key(&number) || self.threads.contains_key(&number);
-            // After a wrap only: before, every number is new.
-            if !taken && (number < self.highest_group() || !is_group()) {
+            if !taken && !is_group() {
                 return Ok(number);
             }
         }
-    }
-
-    fn highest_group(&self) -> u32 {
-        self.members.last_key_value().map_or(0, |(&pid, _)| pid)
     }
 
     fn member(&self, pid: u32) -> Result<&Member, Errno> {
@@ -89,17 +85,24 @@ pub fn new_number() -> Result<u32, Errno> {
 }
 
 /// Adds a process as a child of `parent`; the first one is nobody's.
-pub fn add_process(process: &Arc<Process>, parent: u32) {
+pub fn add_process(process: &Arc<Process>, parent: u32) -> Result<(), Errno> {
     let mut family = FAMILY.lock();
     let pid = process.pid;
+    let members = family.members.len();
+    if let Some(init) = family.members.get_mut(&INIT) {
+        // It may inherit them all one day, when it is too late to be refused the memory.
+        let more = 1 + members.saturating_sub(init.children.len());
+        heap::reserve(&mut init.children, more)?;
+    }
     let (group, session) = family.members.get(&parent).map_or((pid, pid), |member| (member.group, member.session));
     if let Some(member) = family.members.get_mut(&parent) {
-        member.children.push(pid);
+        heap::push(&mut member.children, pid)?;
     }
     process.set_parent(parent);
     let process = process.clone();
     let children = Vec::new();
     family.members.insert(pid, Member { process, children, group, session, ending: None, has_executed: false });
+    Ok(())
 }
 
 /// Takes back a process that never ran.
@@ -140,11 +143,22 @@ pub fn thread(tid: u32) -> Result<Arc<UserThread>, Errno> {
     FAMILY.lock().threads.get(&tid).cloned().ok_or(Errno::ESRCH)
 }
 
-/// All processes, or those of one group.
-pub fn processes(group: Option<u32>) -> Vec<Arc<Process>> {
-    let family = FAMILY.lock();
-    let members = family.members.values().filter(|member| group.is_none_or(|group| member.group == group));
-    members.map(|member| member.process.clone()).collect()
+/// All processes, or those of one group. Each is looked for when its turn comes: to gather them first would take memory,
+/// and whoever is to be killed may have it all.
+pub fn processes(group: Option<u32>) -> impl Iterator<Item = Arc<Process>> {
+    let mut next = INIT;
+    core::iter::from_fn(move || {
+        let family = FAMILY.lock();
+        let mut rest = family.members.range(next..);
+        let (&pid, member) = rest.find(|(_, member)| group.is_none_or(|group| member.group == group))?;
+        next = pid + 1;
+        Some(member.process.clone())
+    })
+}
+
+/// How many processes there are.
+pub fn count() -> usize {
+    FAMILY.lock().members.len()
 }
 
 impl Family {

@@ -9,6 +9,7 @@ use mm::MmUser;
 
 use crate::arch::exception::TrapFrame;
 use crate::errno::Errno;
+use crate::heap;
 use crate::machine::Kernel;
 use crate::process::signal::AlternateStack;
 use crate::process::{Process, UserThread, family, memory, thread, wait};
@@ -61,6 +62,7 @@ impl Request {
 /// Makes a thread or a process that goes on where `frame` is, with 0 in x0. Returns its number.
 pub fn clone(frame: &TrapFrame, request: &Request) -> Result<u32, Errno> {
     request.check()?;
+    heap::admit().map_err(|_| Errno::EAGAIN)?;
     let parent = thread::current();
     let tid = family::new_number()?;
     let mm = match request.has(linux::CLONE_VM) {
@@ -69,7 +71,7 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<u32, Errno> {
     };
     let process = match request.has(linux::CLONE_THREAD) {
         true => parent.process.clone(),
-        false => new_process(&parent.process, tid, request),
+        false => new_process(&parent.process, tid, request)?,
     };
     let child = new_thread(parent, &process, tid, request);
     let mut first_frame = Box::new(frame.clone());
@@ -93,11 +95,18 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<u32, Errno> {
     Ok(tid)
 }
 
-fn new_process(parent: &Process, pid: u32, request: &Request) -> Arc<Process> {
-    let files = parent.files.duplicate();
+fn new_process(parent: &Process, pid: u32, request: &Request) -> Result<Arc<Process>, Errno> {
+    let files = parent.files.duplicate()?;
     let actions = parent.signals.lock().actions.clone();
-    Process::new(pid, (request.flags & 0xff) as u32, actions, files, parent.surroundings())
+    Ok(Process::new(pid, (request.flags & 0xff) as u32, actions, files, parent.surroundings()))
 }
+
+// What is made for a thread beyond recall comes from the reserve, if need be.
+const _: () = {
+    assert!(size_of::<Process>() + 16 <= heap::SMALL);
+    assert!(size_of::<UserThread>() + 16 <= heap::SMALL);
+    assert!(size_of::<sched::Thread>() + 16 <= heap::SMALL);
+};
 
 fn new_thread(parent: &UserThread, process: &Arc<Process>, tid: u32, request: &Request) -> Arc<UserThread> {
     let own = parent.signals.lock();
@@ -126,11 +135,14 @@ fn start(child: Arc<UserThread>, mm: MmUser<Kernel>, request: &Request, parent: 
         .map_err(|_| Errno::EAGAIN)?;
     child.bind(&thread);
     if !Arc::ptr_eq(&child.process, &parent.process) {
-        family::add_process(&child.process, parent.process.pid);
+        family::add_process(&child.process, parent.process.pid)?;
     }
     family::add_thread(&child);
     // Whoever ends the process from here on reaches the child too; before, it finds out itself.
-    child.process.threads.lock().push(child.clone());
+    if let Err(error) = heap::push(&mut child.process.threads.lock(), child.clone()) {
+        family::remove_thread(child.tid());
+        return Err(error);
+    }
     thread.start();
     Ok(())
 }

@@ -11,6 +11,7 @@ use mm::{PAGE_SIZE, USER_END};
 
 use crate::arch::user_copy::read_user_u32;
 use crate::errno::Errno;
+use crate::heap;
 use crate::process::memory;
 use crate::sched::{self, Patience, Thread, WaitError};
 use crate::sync::{SpinLock, SpinLockGuard};
@@ -91,6 +92,7 @@ pub fn wait(address: u64, scope: Scope, expected: u32, bits: u32, patience: Pati
     if read_user_u32(address).map_err(|_| Errno::EFAULT)? != expected {
         return Err(Errno::EAGAIN);
     }
+    heap::reserve(&mut bucket, 1)?;
     let waiter =
         Arc::new(Waiter { key: SpinLock::new(key), bits, thread: sched::current_arc(), woken: AtomicBool::new(false) });
     bucket.push(waiter.clone());
@@ -174,6 +176,9 @@ pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
         && read_user_u32(request.from).map_err(|_| Errno::EFAULT)? != expected
     {
         return Err(Errno::EAGAIN);
+    }
+    if let Some(target) = &mut target {
+        heap::reserve(target, request.moved.min(source.len()))?;
     }
     let woken = wake_in(&mut source, from, request.wake, u32::MAX);
     let mut moved = 0;

@@ -1,7 +1,6 @@
 //! The first process.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
@@ -12,6 +11,7 @@ use crate::fs::file;
 use crate::fs::path::{self, Last, Start};
 use crate::process::exec::{self, LoadError};
 use crate::process::signal::{Actions, AlternateStack, SignalSet};
+use crate::process::stack::Strings;
 use crate::process::{Process, Surroundings, UserThread, alarm, family, thread};
 use crate::sched::Builder;
 use crate::start::refuse;
@@ -41,13 +41,14 @@ pub fn start() {
             }),
     };
     let own_name = core::iter::once(path);
-    let arguments = own_name.chain(cmdline::line().init_arguments()).map(|word| word.as_bytes().to_vec()).collect();
-    let environment = ENVIRONMENT.map(|word| word.as_bytes().to_vec());
-    run(start, path, arguments, &environment).unwrap_or_else(|error| refuse(format_args!("init {path}: {error}")));
+    let words = own_name.chain(cmdline::line().init_arguments());
+    run(start, path, words).unwrap_or_else(|error| refuse(format_args!("init {path}: {error}")));
 }
 
-fn run(start: Start, path: &str, arguments: Vec<Vec<u8>>, environment: &[Vec<u8>]) -> Result<(), LoadError> {
-    let loaded = exec::load(&start, path.as_bytes(), arguments, environment)?;
+fn run<'a>(start: Start, path: &str, words: impl Iterator<Item = &'a str>) -> Result<(), LoadError> {
+    let arguments = Strings::of(words.map(str::as_bytes)).map_err(LoadError::Resources)?;
+    let environment = Strings::of(ENVIRONMENT.map(str::as_bytes)).map_err(LoadError::Resources)?;
+    let loaded = exec::load(&start, path.as_bytes(), arguments, &environment)?;
     let console = path::lookup(&start, b"/dev/console", Last::Follow).and_then(|node| file::open(&node, linux::O_RDWR));
     let files = Descriptors::with_standard(&console.map_err(LoadError::Resources)?);
     let frame = Box::new(loaded.frame());
@@ -61,7 +62,7 @@ fn run(start: Start, path: &str, arguments: Vec<Vec<u8>>, environment: &[Vec<u8>
     let scheduled = Builder::new("user").tid(pid).mm(mm).extension(thread.clone()).build(thread::begin);
     let scheduled = scheduled.map_err(|_| LoadError::Resources(Errno::ENOMEM))?;
     thread.bind(&scheduled);
-    family::add_process(&process, 0);
+    family::add_process(&process, 0).map_err(LoadError::Resources)?;
     family::add_thread(&thread);
     process.threads.lock().push(thread);
     scheduled.start();

@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::fs::descriptor::{self, Descriptors};
 use crate::fs::file::OpenFile;
 use crate::fs::pipe;
+use crate::heap;
 use crate::process::signal::send;
 use crate::process::thread;
 use crate::user_memory::{self, Run, UserBuffer};
@@ -44,7 +45,8 @@ fn runs(call: &Call<'_>) -> Result<Vec<Run>, Errno> {
         return Err(Errno::EINVAL);
     }
     let mut left = MAX_COUNT;
-    let mut runs = Vec::with_capacity(count);
+    let mut runs = Vec::new();
+    heap::reserve(&mut runs, count)?;
     for index in 0..count as u64 {
         let [address, length]: [u64; 2] = user_memory::read(call.arg(1).wrapping_add(16 * index))?;
         if length > i64::MAX as u64 {
@@ -174,7 +176,7 @@ pub(super) fn pipe2(call: &mut Call<'_>) -> Result<usize, Errno> {
         return Err(Errno::EINVAL);
     }
     let close_on_exec = flags & linux::O_CLOEXEC != 0;
-    let (reader, writer) = pipe::pipe(flags & linux::O_NONBLOCK);
+    let (reader, writer) = pipe::pipe(flags & linux::O_NONBLOCK)?;
     let descriptors = descriptors();
     let first = descriptors.add(reader, 0, close_on_exec)?;
     let second = match descriptors.add(writer, 0, close_on_exec) {

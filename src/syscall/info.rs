@@ -27,7 +27,7 @@ pub(super) fn uname(call: &mut Call<'_>) -> Result<usize, Errno> {
 
 pub(super) fn sysinfo(call: &mut Call<'_>) -> Result<usize, Errno> {
     let (total, free) = proc::memory_bytes();
-    let processes = family::processes(None).len() as u64;
+    let processes = family::count() as u64;
     // uptime, three loads, RAM (total, free, shared, buffers), swap (total, free), processes,
     // high memory (total, free), the unit of all these.
     let words = [now_ns() / 1_000_000_000, 0, 0, 0, total, free, 0, 0, 0, 0, processes & 0xffff, 0, 0, 1];

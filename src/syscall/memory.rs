@@ -1,5 +1,7 @@
 //! System calls on memory.
 
+use alloc::sync::Arc;
+
 use linux_raw_sys::general as linux;
 
 use mm::pte::Protection;
@@ -11,8 +13,8 @@ use super::Call;
 use super::files::file;
 use crate::errno::Errno;
 use crate::fs::device::Device;
+use crate::fs::file::OpenFile;
 use crate::fs::node::Content;
-use crate::fs::regular::Memory;
 use crate::process::memory::current;
 
 /// The rights that `PROT_…` bits name. What a page may be written it may be read.
@@ -57,7 +59,12 @@ pub(super) fn mmap(call: &mut Call<'_>) -> Result<usize, Errno> {
             // Nobody can write to the file: to share it is to have a copy.
             map(placement, length, Attributes { backing, sharing: Sharing::Private, ..anonymous })?
         }
-        Source::Copy(contents) => map_copy(placement, length, anonymous, &contents)?,
+        Source::Copy(file) => {
+            let Some(Content::Memory(memory)) = file.file().node().map(|node| &node.content) else {
+                return Err(Errno::ENODEV);
+            };
+            memory.show(offset, length as usize, |contents| map_copy(placement, length, anonymous, contents))?
+        }
     };
     Ok(start as usize)
 }
@@ -66,8 +73,8 @@ pub(super) fn mmap(call: &mut Call<'_>) -> Result<usize, Errno> {
 enum Source {
     Zeroes,
     Image(&'static [u8]),
-    /// Contents that the file had when it was mapped.
-    Copy(alloc::vec::Vec<u8>),
+    /// A copy of what the file holds now.
+    Copy(Arc<OpenFile>),
 }
 
 /// What the file of an `mmap` call offers.
@@ -80,13 +87,9 @@ fn source(call: &Call<'_>, protection: Protection, flags: u32) -> Result<Source,
     match file.file().node().map(|node| &node.content) {
         Some(Content::Image(bytes)) => Ok(Source::Image(bytes)),
         Some(Content::Device(Device::Zero)) => Ok(Source::Zeroes),
-        Some(Content::Memory(memory)) if !shares => Ok(Source::Copy(copy(memory, call))),
+        Some(Content::Memory(_)) if !shares => Ok(Source::Copy(file)),
         _ => Err(Errno::ENODEV),
     }
-}
-
-fn copy(memory: &Memory, call: &Call<'_>) -> alloc::vec::Vec<u8> {
-    memory.copy(call.arg(5), usize::try_from(call.arg(1)).unwrap_or(usize::MAX))
 }
 
 fn map(placement: Placement, length: u64, attributes: Attributes) -> Result<u64, Errno> {

@@ -12,6 +12,7 @@ use crate::fs;
 use crate::fs::node::{Content, Node};
 use crate::fs::path::{self, Last, PATH_MAX, Place, Start};
 use crate::fs::regular::Memory;
+use crate::heap;
 use crate::process::thread;
 use crate::user_memory;
 
@@ -66,6 +67,7 @@ fn create(start: &Start, path: &[u8], permissions: u32) -> Result<Arc<Node>, Err
     }
     let Place { parent, name } = path::place(start, path)?;
     parent.writable_directory()?;
+    heap::admit().map_err(|_| Errno::ENOSPC)?;
     let umask = thread::current().process.umask();
     let node = Node::new(permissions & !umask, 0, Content::Memory(Memory::new()));
     match parent.attach(&name, node.clone()) {
@@ -106,9 +108,10 @@ pub(super) fn readlinkat(call: &mut Call<'_>) -> Result<usize, Errno> {
     }
     let path = read_path(call.arg(1))?;
     let node = lookup(call, &path, Last::Keep)?;
-    let target: Vec<u8> = match &node.content {
-        Content::Link(target) => target.to_vec(),
-        Content::Executable => thread::current().process.program().to_vec(),
+    let program = thread::current().process.program();
+    let target = match &node.content {
+        Content::Link(target) => target,
+        Content::Executable => &*program,
         _ => return Err(Errno::EINVAL),
     };
     let length = target.len().min(room as usize);
@@ -171,6 +174,7 @@ pub(super) fn mkdirat(call: &mut Call<'_>) -> Result<usize, Errno> {
         return Err(Errno::EEXIST);
     }
     parent.writable_directory()?;
+    heap::admit().map_err(|_| Errno::ENOSPC)?;
     let umask = thread::current().process.umask();
     parent.attach(&name, Node::directory(call.arg32(2) & !umask, 0, true))?;
     Ok(0)

@@ -12,6 +12,7 @@ use crate::errno::Errno;
 use crate::fs::descriptor::LIMIT;
 use crate::fs::file::{OpenFile, Ready};
 use crate::fs::poll;
+use crate::heap;
 use crate::user_memory;
 
 /// What a call asks of one file; of none if the descriptor is not open.
@@ -30,11 +31,10 @@ impl Question {
     }
 }
 
-/// Waits until a question has an answer, and gives all answers; at the deadline there may be none.
-fn ask(questions: &[Question], deadline: Option<u64>) -> Result<Vec<u16>, Errno> {
-    let look = || questions.iter().any(|question| question.answer() != 0).then_some(());
-    poll::wait(deadline, look)?;
-    Ok(questions.iter().map(Question::answer).collect())
+/// Waits until a question has an answer, or until the deadline.
+fn ask<'a>(questions: impl Iterator<Item = &'a Question> + Clone, deadline: Option<u64>) -> Result<(), Errno> {
+    let look = || questions.clone().any(|question| question.answer() != 0).then_some(());
+    poll::wait(deadline, look).map(drop)
 }
 
 pub(super) fn ppoll(call: &mut Call<'_>) -> Result<usize, Errno> {
@@ -44,25 +44,25 @@ pub(super) fn ppoll(call: &mut Call<'_>) -> Result<usize, Errno> {
     }
     let deadline = deadline_after(call.arg(2))?;
     let descriptors = descriptors();
-    let mut entries = Vec::with_capacity(count);
-    let mut questions = Vec::with_capacity(count);
+    let mut entries = Vec::new();
+    heap::reserve(&mut entries, count)?;
     for index in 0..count as u64 {
         let entry: linux::pollfd = user_memory::read(address.wrapping_add(8 * index))?;
         // A negative descriptor asks nothing.
-        if entry.fd >= 0 {
-            let file = descriptors.get(entry.fd as u64).ok();
-            questions.push(Question { file, wanted: Ready::from_bits_retain(entry.events as u16) });
-        }
-        entries.push(entry);
+        let question = (entry.fd >= 0).then(|| Question {
+            file: descriptors.get(entry.fd as u64).ok(),
+            wanted: Ready::from_bits_retain(entry.events as u16),
+        });
+        entries.push((entry, question));
     }
     if call.arg(3) != 0 {
         signals::suspend_mask(call.arg(3), call.arg(4))?;
     }
-    let mut answers = ask(&questions, deadline)?.into_iter();
+    ask(entries.iter().filter_map(|(_, question)| question.as_ref()), deadline)?;
     signals::resume_mask();
     let mut ready = 0;
-    for (index, mut entry) in entries.into_iter().enumerate() {
-        entry.revents = if entry.fd >= 0 { answers.next().unwrap_or(0) as i16 } else { 0 };
+    for (index, (mut entry, question)) in entries.into_iter().enumerate() {
+        entry.revents = question.map_or(0, |question| question.answer() as i16);
         ready += usize::from(entry.revents != 0);
         user_memory::write(address.wrapping_add(8 * index as u64), &entry)?;
     }
@@ -88,13 +88,11 @@ pub(super) fn pselect6(call: &mut Call<'_>) -> Result<usize, Errno> {
     let deadline = deadline_after(call.arg(4))?;
     let descriptors = descriptors();
     let mut questions = Vec::new();
-    let mut places = Vec::new();
     for number in 0..count {
         for (which, set) in sets.iter().enumerate() {
             if set[number / 64] >> (number % 64) & 1 != 0 {
                 let file = Some(descriptors.get(number as u64)?);
-                questions.push(Question { file, wanted: WANTED[which] });
-                places.push((number, which));
+                heap::push(&mut questions, (number, which, Question { file, wanted: WANTED[which] }))?;
             }
         }
     }
@@ -104,12 +102,12 @@ pub(super) fn pselect6(call: &mut Call<'_>) -> Result<usize, Errno> {
             signals::suspend_mask(mask, size)?;
         }
     }
-    let answers = ask(&questions, deadline)?;
+    ask(questions.iter().map(|(_, _, question)| question), deadline)?;
     signals::resume_mask();
     let mut results = [[0; LIMIT / 64]; 3];
     let mut ready = 0;
-    for ((number, which), answer) in places.into_iter().zip(answers) {
-        if answer & COUNTS[which].bits() != 0 {
+    for (number, which, question) in questions {
+        if question.answer() & COUNTS[which].bits() != 0 {
             results[which][number / 64] |= 1 << (number % 64);
             ready += 1;
         }

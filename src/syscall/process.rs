@@ -10,8 +10,9 @@ use super::paths::read_path;
 use crate::errno::Errno;
 use crate::process::family::{self, Wanted};
 use crate::process::signal::{Cause, Info, Signal};
+use crate::process::stack::{self, Strings};
 use crate::process::wait::{self, Hang};
-use crate::process::{Ending, exec, exit as ending, fork, stack, thread};
+use crate::process::{Ending, exec, exit as ending, fork, thread};
 use crate::user_memory;
 
 pub(super) fn clone(call: &mut Call<'_>) -> Result<usize, Errno> {
@@ -36,20 +37,20 @@ pub(super) fn execve(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 /// Reads an array of pointers to strings that ends with a null pointer.
-fn strings(address: u64, room: &mut usize) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut strings = Vec::new();
+fn strings(address: u64, room: &mut usize) -> Result<Strings, Errno> {
+    let mut strings = Strings::default();
     if address == 0 {
         return Ok(strings);
     }
     loop {
-        let pointer: u64 = user_memory::read(address.wrapping_add(8 * strings.len() as u64))?;
+        let pointer: u64 = user_memory::read(address.wrapping_add(8 * strings.count() as u64))?;
         if pointer == 0 {
             return Ok(strings);
         }
         let string = user_memory::read_string(pointer, stack::STRING_LIMIT.min(*room), Errno::E2BIG)?;
         // Its bytes, the zero, and the pointer.
         *room = room.checked_sub(string.len() + 9).ok_or(Errno::E2BIG)?;
-        strings.push(string);
+        strings.push(&string)?;
     }
 }
 

@@ -7,10 +7,11 @@ use linux_raw_sys::general as linux;
 use super::Call;
 use super::time::deadline_after;
 use crate::errno::Errno;
+use crate::heap;
 use crate::process::signal::frame::{self, stack_flags};
 use crate::process::signal::info::SIZE as INFO_SIZE;
 use crate::process::signal::{Action, AlternateStack, Cause, Handler, Info, Signal, SignalSet, send};
-use crate::process::{UserThread, family, thread};
+use crate::process::{Process, UserThread, family, thread};
 use crate::sched::{self, Patience};
 use crate::user_memory;
 
@@ -33,7 +34,10 @@ pub(super) fn rt_sigaction(call: &mut Call<'_>) -> Result<usize, Errno> {
     let new = match call.arg(1) {
         0 => None,
         _ if SignalSet::UNBLOCKABLE.contains(signal) => return Err(Errno::EINVAL),
-        address => Some(read_action(address)?),
+        address => {
+            heap::admit()?;
+            Some(read_action(address)?)
+        }
     };
     let process = &thread::current().process;
     let before = *process.signals.lock().actions.get(signal);
@@ -196,27 +200,26 @@ fn from_here(signal: Signal, code: i32) -> Info {
 }
 
 pub(super) fn kill(call: &mut Call<'_>) -> Result<usize, Errno> {
-    let own = &thread::current().process;
+    let own = thread::current().process.pid;
     let signal = signal(call.arg32(1))?;
-    let targets = match call.arg32(0) as i32 {
-        -1 => family::processes(None)
-            .into_iter()
-            .filter(|other| other.pid != own.pid && other.pid != family::INIT)
-            .collect(),
-        0 => family::processes(Some(family::group(own.pid)?)),
-        i32::MIN => return Err(Errno::ESRCH),
-        group @ ..0 => family::processes(Some(group.unsigned_abs())),
-        pid => alloc::vec![family::process(pid.unsigned_abs())?],
-    };
-    if targets.is_empty() {
-        return Err(Errno::ESRCH);
-    }
-    if let Some(signal) = signal {
-        for target in &targets {
+    let send = |target: &Arc<Process>| {
+        if let Some(signal) = signal {
             send::to_process(target, from_here(signal, linux::SI_USER as i32));
         }
-    }
-    Ok(0)
+    };
+    let group = match call.arg32(0) as i32 {
+        -1 => None,
+        0 => Some(family::group(own)?),
+        i32::MIN => return Err(Errno::ESRCH),
+        group @ ..0 => Some(group.unsigned_abs()),
+        pid => {
+            send(&family::process(pid.unsigned_abs())?);
+            return Ok(0);
+        }
+    };
+    let is_meant = |target: &Arc<Process>| group.is_some() || ![own, family::INIT].contains(&target.pid);
+    let count = family::processes(group).filter(is_meant).inspect(send).count();
+    if count == 0 { Err(Errno::ESRCH) } else { Ok(0) }
 }
 
 /// The thread with this number, of the process with that one if it matters.

@@ -16,6 +16,7 @@ use core::fmt;
 use linux_raw_sys::general as linux;
 
 use crate::errno::Errno;
+use crate::heap;
 pub use info::{Cause, Info};
 pub use pending::Pending;
 
@@ -195,37 +196,44 @@ impl Action {
     }
 }
 
-/// Actions for all signals. A copy costs nothing until one of the two changes: most children keep their parent's.
+/// Actions for all signals. A copy costs nothing until one of the two changes: most children keep their parent's. In
+/// parts, so that a change takes no more than a small block of the heap.
 #[derive(Clone)]
-pub struct Actions(Arc<[Action; 64]>);
+pub struct Actions([Arc<[Action; PART]>; 64 / PART]);
+
+/// How many actions are copied together.
+const PART: usize = 16;
+const _: () = assert!(size_of::<[Action; PART]>() + 16 <= heap::SMALL);
 
 impl Actions {
     /// What the first process starts with.
     pub fn initial() -> Actions {
-        Actions(Arc::new([Action::DEFAULT; 64]))
+        Actions(core::array::from_fn(|_| Arc::new([Action::DEFAULT; PART])))
     }
 
     /// The action for a signal.
     pub fn get(&self, signal: Signal) -> &Action {
-        &self.0[signal.index()]
+        &self.0[signal.index() / PART][signal.index() % PART]
     }
 
     /// Changes the action for a signal.
     pub fn set(&mut self, signal: Signal, action: Action) {
-        Arc::make_mut(&mut self.0)[signal.index()] = action;
+        Arc::make_mut(&mut self.0[signal.index() / PART])[signal.index() % PART] = action;
     }
 
     /// What `execve` leaves: handlers are gone with the program that had them.
     pub fn reset_for_exec(&mut self) {
-        if self.0.iter().all(|action| action.handler == Handler::Default && action.flags == 0) {
-            return;
-        }
-        for action in Arc::make_mut(&mut self.0) {
-            let handler = match action.handler {
-                Handler::Ignore => Handler::Ignore,
-                Handler::Default | Handler::Function(_) => Handler::Default,
-            };
-            *action = Action { handler, ..Action::DEFAULT };
+        for part in &mut self.0 {
+            if part.iter().all(|action| action.handler == Handler::Default && action.flags == 0) {
+                continue;
+            }
+            for action in Arc::make_mut(part) {
+                let handler = match action.handler {
+                    Handler::Ignore => Handler::Ignore,
+                    Handler::Default | Handler::Function(_) => Handler::Default,
+                };
+                *action = Action { handler, ..Action::DEFAULT };
+            }
         }
     }
 }

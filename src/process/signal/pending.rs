@@ -2,7 +2,11 @@
 
 use alloc::vec::Vec;
 
-use crate::process::signal::{Info, Signal, SignalSet};
+use linux_raw_sys::general as linux;
+
+use crate::errno::Errno;
+use crate::heap;
+use crate::process::signal::{Cause, Info, Signal, SignalSet};
 
 /// How many signals can wait for one thread or process (`RLIMIT_SIGPENDING` for the real-time
 /// ones; of each other signal only one waits).
@@ -25,25 +29,30 @@ impl Pending {
         self.set
     }
 
-    /// Adds a signal; says `false` if a real-time signal finds no room.
-    pub fn add(&mut self, info: Info) -> bool {
+    /// Adds a signal; fails if a real-time signal finds no room. Another one then comes without its information, as in
+    /// Linux.
+    pub fn add(&mut self, info: Info) -> Result<(), Errno> {
         let signal = info.signal;
         if self.set.contains(signal) && !signal.is_real_time() {
-            return true;
+            return Ok(());
         }
-        if signal.is_real_time() && self.queue.len() >= LIMIT {
-            return false;
+        let queued = match self.queue.len() {
+            LIMIT.. if signal.is_real_time() => Err(Errno::EAGAIN),
+            _ => heap::push(&mut self.queue, info).map_err(|_| Errno::EAGAIN),
+        };
+        if signal.is_real_time() {
+            queued?;
         }
         self.set = self.set.with(signal);
-        self.queue.push(info);
-        true
+        Ok(())
     }
 
     /// Takes the first signal of `wanted`.
     pub fn take(&mut self, wanted: SignalSet) -> Option<Info> {
         let signal = SignalSet(self.set.0 & wanted.0).first()?;
-        let index = self.queue.iter().position(|info| info.signal == signal)?;
-        let info = self.queue.remove(index);
+        let index = self.queue.iter().position(|info| info.signal == signal);
+        let without = Info { signal, code: linux::SI_USER as i32, cause: Cause::Kernel };
+        let info = index.map_or(without, |index| self.queue.remove(index));
         if !self.queue.iter().any(|info| info.signal == signal) {
             self.set = self.set.without(SignalSet::of(&[signal]));
         }
