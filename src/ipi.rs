@@ -239,7 +239,7 @@ fn serve() {
 pub fn send_reschedule(cpu: CpuId) {
     let _irqs_masked = IrqGuard::new();
     percpu::this().ipi.count(Reason::Reschedule, 1);
-    gic::send_sgi(Reason::Reschedule.sgi(), &CpuSet::only(cpu));
+    gic::send_sgi_to(Reason::Reschedule.sgi(), cpu);
 }
 
 /// Stops all other CPUs, as far as they take interrupts. For a panic: works in any context.

@@ -174,12 +174,13 @@ impl Drop for PreemptGuard {
     #[inline]
     fn drop(&mut self) {
         // An interrupt between load and store leaves the count as it found it.
-        let preempt = &percpu::this().preempt;
-        let held = preempt.load(Ordering::Relaxed);
+        let this = percpu::this();
+        let held = this.preempt.load(Ordering::Relaxed);
         debug_assert!(held > 0, "preemption was turned on more often than off");
-        preempt.store(held - 1, Ordering::Relaxed);
-        if held == 1 {
-            sched::preempt_if_due();
+        this.preempt.store(held - 1, Ordering::Relaxed);
+        // If the thread was moved since the store, it was preempted, and nothing is due.
+        if held == 1 && this.need_resched.load(Ordering::Relaxed) {
+            sched::make_up_for_preemption();
         }
     }
 }

@@ -87,15 +87,25 @@ impl<M: Machine> CpuState<M> {
         self.own.load(Ordering::Relaxed).is_null()
     }
 
-    /// Loads `next`. Interrupts are masked; whoever calls keeps `next` alive until it is left.
+    /// Loads `next`, and makes this CPU a holder of it.
+    #[inline]
+    fn load(&self, next: &Mm<M>) {
+        self.load_under(self.prepare(next), next);
+    }
+
+    /// Loads `init_mm`: a lazy CPU leaves the user root it kept.
+    pub(crate) fn unlazy(&self) {
+        self.load_under(Asid::INIT, M::system().init_mm());
+    }
+
+    /// Loads `next` under its ASID. Interrupts are masked; whoever calls keeps `next` alive until it is left.
     ///
     /// The old `Mm` may be freed by others as soon as the slot is published, hence the order:
     /// own mask bit, DSB, MSR TTBR0, ISB, DSB, slot. Were the slot published before the DSB, a
     /// shooter could free the root while this CPU's walker still reads it.
     #[inline]
-    pub(crate) fn load(&self, next: &Mm<M>) {
+    fn load_under(&self, asid: Asid, next: &Mm<M>) {
         debug_assert!(M::irqs_masked(), "TTBR0 and its slot change together, interrupts masked");
-        let asid = if next.is_init() { Asid::INIT } else { self.prepare(next) };
         let ttbr = Ttbr::new(next.root(), asid);
         // Release: pairs with the Acquire in `shadow_ttbr`.
         self.shadow.store(ttbr.0, Ordering::Release);
@@ -117,11 +127,6 @@ impl<M: Machine> CpuState<M> {
             M::run(Sequence::PublishHolder, 0);
         }
         M::system().asids.activate(next.context(), self)
-    }
-
-    /// Loads `init_mm`: a lazy CPU leaves the user root it kept.
-    pub(crate) fn unlazy(&self) {
-        self.load(M::system().init_mm());
     }
 
     fn user_to_kernel(&self, own: &Mm<M>) {

@@ -98,11 +98,11 @@ pub fn preempt() {
     }
 }
 
-/// When preemption is possible again: makes up for what [`preempt`] had to leave undone, unless interrupts are masked;
-/// then the next interrupt or switch does.
-#[inline]
-pub fn preempt_if_due() {
-    if percpu::this().need_resched.load(Ordering::Relaxed) && !sync::irqs_masked() {
+/// When preemption is possible again: does what [`preempt`] had to leave undone, unless interrupts are masked; then the
+/// next interrupt or switch does.
+#[cold]
+pub fn make_up_for_preemption() {
+    if !sync::irqs_masked() {
         let masked = IrqGuard::new();
         preempt();
         drop(masked);

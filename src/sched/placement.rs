@@ -16,25 +16,33 @@ const PROBES: usize = 8;
 ///
 /// A thread whose registers are still being saved may run nowhere else yet. Nobody waits for that: it goes to the
 /// queue of the CPU that saves them, which picks it up after the save at the earliest, because it does both.
+#[inline(never)]
 pub(super) fn place(thread: &Thread) {
     let _masked = IrqGuard::new();
     // Acquire: pairs with the Release in `finish_switch`; what the thread saved is visible to the CPU it goes to.
-    if thread.on_cpu.load(Ordering::Acquire) {
-        return enqueue(thread, thread.last_cpu());
-    }
-    let mut cpu = choose_cpu(thread);
-    while cpu != thread.last_cpu() {
+    let is_saved = !thread.on_cpu.load(Ordering::Acquire);
+    enqueue(thread, if is_saved { settle_cpu(thread) } else { thread.last_cpu() });
+}
+
+/// Chooses a CPU for the thread and makes it the thread's.
+#[inline]
+fn settle_cpu(thread: &Thread) -> usize {
+    loop {
+        let cpu = choose_cpu(thread);
+        if cpu == thread.last_cpu() {
+            return cpu;
+        }
         thread.cpu.store(cpu, Ordering::Relaxed);
         // Pairs with the fence in `set_affinity`: it sees the new CPU, or we see the new set.
         fence(Ordering::SeqCst);
-        if !thread.affinity.allows(cpu) {
-            cpu = choose_cpu(thread);
+        if thread.affinity.allows(cpu) {
+            return cpu;
         }
     }
-    enqueue(thread, cpu);
 }
 
 /// Puts a thread into the queue of this CPU or into the inbox of another one. Interrupts are masked.
+#[inline]
 fn enqueue(thread: &Thread, cpu: usize) {
     let this = percpu::this();
     if cpu != this.id {
@@ -44,16 +52,18 @@ fn enqueue(thread: &Thread, cpu: usize) {
         return;
     }
     this.sched.push(thread);
-    if this.sched.is_idling() || this.sched.slice_is_over() {
+    let idling = this.sched.is_idling();
+    if idling || this.sched.slice_is_over() {
         this.need_resched.store(true, Ordering::Relaxed);
     }
-    if !this.sched.is_idling() {
+    if !idling {
         this.sched.request_tick();
     }
 }
 
 /// The best CPU for a thread that is about to wait in a run queue: its last one if that is idle, for its caches and
 /// because a lazy TLB makes the way back free; else an idle one; else the last one all the same.
+#[inline]
 fn choose_cpu(thread: &Thread) -> usize {
     let last = thread.last_cpu();
     if thread.affinity.is_only(last) {
@@ -71,6 +81,7 @@ fn choose_cpu(thread: &Thread) -> usize {
 }
 
 /// An idle CPU for the thread, among the next few after `cpu`.
+#[inline]
 pub(super) fn idle_cpu_near(cpu: usize, thread: &Thread) -> Option<usize> {
     let count = percpu::count();
     let mut candidate = cpu;

@@ -242,16 +242,21 @@ impl Local {
     /// The timer rang, or another CPU wants a look: decides whether another thread should run.
     pub(super) fn on_interrupt(&self, this: &PerCpu) {
         self.open_inbox();
-        let idling = self.is_idling();
         let waiting = !self.queue.is_empty();
-        let forbidden = !idling && !super::current().affinity.allows(this.id);
+        if self.is_idling() {
+            if waiting {
+                this.need_resched.store(true, Ordering::Relaxed);
+            }
+            return;
+        }
+        let forbidden = !super::current_on(this).affinity.allows(this.id);
         let slice_over = self.slice_is_over();
-        if forbidden || waiting && (idling || slice_over) {
+        if forbidden || waiting && slice_over {
             this.need_resched.store(true, Ordering::Relaxed);
         } else if waiting {
             self.request_tick();
         }
-        if slice_over && !idling {
+        if slice_over {
             self.spread(this.id);
         }
     }

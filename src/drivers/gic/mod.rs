@@ -5,7 +5,7 @@
 mod v2;
 mod v3;
 
-use mm::CpuSet;
+use mm::{CpuId, CpuSet};
 use spin::once::Once;
 
 use super::interrupt;
@@ -62,6 +62,16 @@ pub fn send_sgi(sgi: u32, targets: &CpuSet) {
     match gic() {
         Gic::V2(gic) => gic.send_sgi(sgi, targets),
         Gic::V3(gic) => gic.send_sgi(sgi, targets),
+    }
+}
+
+/// Interrupts one CPU with an SGI, as [`send_sgi`] interrupts several.
+#[inline]
+pub fn send_sgi_to(sgi: u32, target: CpuId) {
+    debug_assert!(sgi < SGI_COUNT);
+    match gic() {
+        Gic::V2(gic) => gic.send_sgi_to(sgi, target),
+        Gic::V3(gic) => gic.send_sgi_to(sgi, target),
     }
 }
 

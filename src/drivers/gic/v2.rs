@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use aarch64_cpu::asm::barrier;
 use arm_gic::UniqueMmioPointer;
 use arm_gic::gicv2::registers::{Gicc, Gicd, GicdCtlr};
-use mm::CpuSet;
+use mm::{CpuId, CpuSet};
 use safe_mmio::field;
 
 use crate::arch::mmu;
@@ -76,7 +76,7 @@ impl Gic {
             field!(interface, pmr).write(0xff);
             field!(interface, ctlr).write(1);
         });
-        // Release: pairs with the Acquire in `send_sgi`; the interface is ready when its bit shows.
+        // Release: pairs with the Acquire in `interface_bit`; the interface is ready when its bit shows.
         self.interface_bits[cpu].store(own.unwrap_or(1), Ordering::Release);
     }
 
@@ -93,14 +93,24 @@ impl Gic {
 
     /// One register write reaches all targets.
     pub(super) fn send_sgi(&self, sgi: u32, targets: &CpuSet) {
+        self.send(sgi, targets.iter().fold(0, |list, cpu| list | self.interface_bit(cpu)));
+    }
+
+    pub(super) fn send_sgi_to(&self, sgi: u32, target: CpuId) {
+        self.send(sgi, self.interface_bit(target));
+    }
+
+    fn interface_bit(&self, cpu: CpuId) -> u8 {
         // Acquire: pairs with the Release in `init_cpu`.
-        let bits = |cpu: usize| u32::from(self.interface_bits[cpu].load(Ordering::Acquire));
-        let list = targets.iter().fold(0, |list, cpu| list | bits(cpu.index()));
+        self.interface_bits[cpu.index()].load(Ordering::Acquire)
+    }
+
+    fn send(&self, sgi: u32, list: u8) {
         // What this CPU stored is visible before the SGI arrives.
         barrier::dsb(barrier::ISHST);
         // SAFETY: SGIR is a mapped device register that one 32-bit store writes whole; stores of
         // several CPUs do not disturb each other (IHI 0048, 4.3.15).
-        unsafe { self.sgir.write_volatile(list << 16 | sgi) };
+        unsafe { self.sgir.write_volatile(u32::from(list) << 16 | sgi) };
     }
 
     pub(super) fn take(&self, dispatch: fn(u32)) {

@@ -9,7 +9,7 @@ use arm_gic::gicv3::{
     GicCpuInterface, GicDistributor, GicRedistributor, GicRedistributorIterator, SgiTarget, SgiTargetGroup,
 };
 use arm_gic::{IntId, InterruptGroup, UniqueMmioPointer};
-use mm::CpuSet;
+use mm::{CpuId, CpuSet};
 
 use crate::arch::mmu;
 use crate::percpu;
@@ -86,8 +86,7 @@ impl Gic {
         barrier::dsb(barrier::ISHST);
         let mut pending: Option<(u64, u16)> = None;
         for cpu in targets.iter() {
-            let affinity = percpu::of(cpu.index()).mpidr & MPIDR_AFFINITY;
-            let (cluster, bit) = (affinity >> 8, 1 << (affinity & 0xf));
+            let (cluster, bit) = place_of(cpu);
             pending = match pending {
                 Some((same, list)) if same == cluster => Some((cluster, list | bit)),
                 other => {
@@ -97,6 +96,14 @@ impl Gic {
             };
         }
         pending.inspect(|&(cluster, list)| send_to_cluster(sgi, cluster, list));
+        barrier::isb(barrier::SY);
+    }
+
+    pub(super) fn send_sgi_to(&self, sgi: u32, target: CpuId) {
+        // As above.
+        barrier::dsb(barrier::ISHST);
+        let (cluster, bit) = place_of(target);
+        send_to_cluster(sgi, cluster, bit);
         barrier::isb(barrier::SY);
     }
 
@@ -139,6 +146,12 @@ fn map<T>(region: Region) -> NonNull<T> {
 
 fn own_affinity() -> u64 {
     MPIDR_EL1.get() & MPIDR_AFFINITY
+}
+
+/// A CPU's cluster, and its bit in the cluster's list of targets.
+fn place_of(cpu: CpuId) -> (u64, u16) {
+    let affinity = percpu::of(cpu.index()).mpidr & MPIDR_AFFINITY;
+    (affinity >> 8, 1 << (affinity & 0xf))
 }
 
 fn send_to_cluster(sgi: u32, cluster: u64, target_list: u16) {
