@@ -90,13 +90,12 @@ pub(super) enum Round<T> {
     Woken,
 }
 
-/// Blocks the running thread until it is woken, unless `look` finds the event already.
+/// Blocks `thread`, which is the running one, until it is woken, unless `look` finds the event already.
 ///
-/// `look` runs with preemption off and must not wait itself.
-pub(super) fn block_once<T>(patience: &Patience, look: impl FnOnce() -> Option<T>) -> Round<T> {
+/// `look` runs with preemption off and must not wait itself. A page fault in it is fine: that waits for no thread.
+pub(super) fn block_once<T>(thread: &Thread, patience: &Patience, look: impl FnOnce() -> Option<T>) -> Round<T> {
     debug_assert!(sync::may_wait(), "a thread blocks with interrupts masked or a lock held");
     let pinned = PreemptGuard::new();
-    let thread = current();
     let state = match patience.signals {
         Signals::Interrupt => State::Interruptible,
         Signals::Wait => State::Blocked,
@@ -154,8 +153,9 @@ pub(super) fn wake(thread: &Thread) {
 /// [`WaitError::Interrupted`] only.
 pub fn sleep_until(deadline_ns: u64, signals: Signals) -> Result<(), WaitError> {
     let patience = Patience { deadline_ns: Some(deadline_ns), signals };
+    let thread = current();
     loop {
-        match block_once(&patience, || None::<()>) {
+        match block_once(thread, &patience, || None::<()>) {
             Round::Failed(WaitError::TimedOut) => return Ok(()),
             Round::Failed(error) => return Err(error),
             Round::Ready(()) | Round::Woken => {}
@@ -169,10 +169,10 @@ pub fn sleep_until(deadline_ns: u64, signals: Signals) -> Result<(), WaitError> 
 ///
 /// If patience ran out first.
 pub fn park(patience: Patience) -> Result<(), WaitError> {
-    let unparked = &current().unparked;
+    let thread = current();
     loop {
         // AcqRel: pairs with the same in `unpark`; what the other thread did before is visible.
-        match block_once(&patience, || unparked.swap(false, Ordering::AcqRel).then_some(())) {
+        match block_once(thread, &patience, || thread.unparked.swap(false, Ordering::AcqRel).then_some(())) {
             Round::Ready(()) => return Ok(()),
             Round::Failed(error) => return Err(error),
             Round::Woken => {}

@@ -39,7 +39,7 @@ impl WaitQueue {
 
     /// Waits until `look` returns something. Whoever makes that so calls one of the wake functions afterwards.
     ///
-    /// `look` may run with preemption off: it takes short locks at most.
+    /// `look` may run with preemption off and must not wait itself. It may take spin locks and copy user memory.
     pub fn wait_until<T>(&self, look: impl FnMut() -> Option<T>) -> T {
         match self.wait(Patience::ENDLESS, look) {
             Ok(event) => event,
@@ -53,9 +53,15 @@ impl WaitQueue {
     ///
     /// If it does.
     pub fn wait<T>(&self, patience: Patience, mut look: impl FnMut() -> Option<T>) -> Result<T, WaitError> {
-        if let Some(event) = look() {
-            return Ok(event);
+        match look() {
+            Some(event) => Ok(event),
+            None => self.wait_in_queue(patience, look),
         }
+    }
+
+    /// Not inlined: who need not wait does not pay for the registers it needs.
+    #[inline(never)]
+    fn wait_in_queue<T>(&self, patience: Patience, mut look: impl FnMut() -> Option<T>) -> Result<T, WaitError> {
         let waiter = Waiter {
             thread: current(),
             queued: Cell::new(false),
@@ -64,7 +70,7 @@ impl WaitQueue {
         };
         let link: Link = (&raw const waiter).cast();
         let result = loop {
-            let round = block_once(&patience, || {
+            let round = block_once(waiter.thread, &patience, || {
                 // In the queue before each look, and after the state is blocked: a `wake_one` that finds us wakes us.
                 self.0.lock().insert(link);
                 look()
