@@ -108,6 +108,7 @@ fn copy<M: Machine>(
 }
 
 /// Installs a frame whose content was just written.
+#[inline(always)]
 fn enter<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>, frame: Frame) {
     let protection = region.attributes.protection;
     if protection.execute {

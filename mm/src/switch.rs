@@ -170,12 +170,13 @@ impl<M: Machine> CpuState<M> {
 
 impl<M: Machine> System<M> {
     /// Moves this CPU from a task whose own `Mm` is `prev` to one whose own is `next`; `None` is a
-    /// kernel thread, idle, or a task that has none any more.
+    /// kernel thread, idle, or a task that has none any more. It needs the CPU's own part only, and
+    /// so does not look for the shared one.
     ///
     /// Interrupts are masked. Both `Mm`s have users throughout: the tasks' own. After it, with
     /// interrupts on again and no lock held, comes [`System::finish_switch`].
     #[inline]
-    pub fn switch_to(&self, prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
+    pub fn switch_to(prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
         let cpu = M::cpu_state();
         debug_assert!(M::irqs_masked(), "slot, task and TTBR0 change together, interrupts masked");
         debug_assert!(prev.map_or(cpu.is_lazy(), |mm| cpu.owns(mm) && cpu.has_loaded(mm)), "{prev:?} is not what runs");
@@ -201,7 +202,7 @@ impl<M: Machine> System<M> {
     /// Gives back the lazy reference that the switch before it took from this CPU. It may be the
     /// last one, so it runs in the next task's context, after the scheduler's lock.
     #[inline]
-    pub fn finish_switch(&self) {
+    pub fn finish_switch() {
         drop(M::cpu_state().departed.take());
     }
 
@@ -213,7 +214,7 @@ impl<M: Machine> System<M> {
     /// bug that `ARCH_WANT_IRQS_OFF_ACTIVATE_MM` fixed).
     pub fn transition(&self, prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
         let masked = M::mask_irqs();
-        self.switch_to(prev, next);
+        Self::switch_to(prev, next);
         let departed = M::cpu_state().departed.take();
         drop(masked);
         drop(departed);

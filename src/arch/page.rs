@@ -6,7 +6,7 @@ use core::ptr;
 use super::mmu::PAGE;
 
 /// How many blocks one turn of the zeroing loop takes.
-const UNROLLED: u64 = 8;
+const UNROLLED: u64 = 16;
 
 /// Fills a page with zeroes.
 ///

@@ -26,9 +26,14 @@ mod class {
 pub fn from_user(frame: &TrapFrame, fault: &Fault) {
     // Aborts whose address is not recorded are none of those that can be made good.
     let far = fault.address.unwrap_or(frame.pc);
-    if fault.is_abort() && resolve(fault, far).is_ok() {
-        return;
+    if !fault.is_abort() || resolve(fault, far).is_err() {
+        raise(frame, fault, far);
     }
+}
+
+/// Sends the signal for an exception that could not be made good.
+#[cold]
+fn raise(frame: &TrapFrame, fault: &Fault, far: u64) {
     let (signal, code, address) = match fault.class() {
         _ if fault.is_abort() => abort(fault, far),
         class::PC_ALIGNMENT => (Signal::SIGBUS, linux::BUS_ADRALN, frame.pc),

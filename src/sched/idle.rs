@@ -3,13 +3,15 @@
 use aarch64_cpu::asm::wfi;
 
 use super::{Leave, schedule};
+use crate::drivers::gic;
 use crate::percpu;
 use crate::sync::IrqGuard;
 
 /// Runs threads when there are any, and waits for an interrupt when there are none.
 ///
 /// `WFI` with interrupts masked: one that is pending ends it all the same, so none slips in between the look at the
-/// queue and the sleep (Arm ARM D1, "Wait for Interrupt mechanism").
+/// queue and the sleep (Arm ARM D1, "Wait for Interrupt mechanism"). It is handled here and not as an exception, for
+/// which all registers would be saved: whom it brought runs next anyway.
 ///
 /// An idle CPU keeps the last address space in TTBR0. It has none of its own, so it is lazy, and stays so until a user
 /// thread comes or the address space dies.
@@ -20,8 +22,8 @@ pub fn run() -> ! {
             schedule(Leave::Queue);
         } else {
             wfi();
+            gic::handle_irq();
         }
-        // The interrupt is taken here, and most often switches to whom it brought.
         drop(masked);
     }
 }

@@ -27,7 +27,7 @@ use alloc::boxed::Box;
 use core::arch::asm;
 use core::sync::atomic::Ordering;
 
-use mm::Machine;
+use mm::System;
 
 pub use self::affinity::set_affinity;
 pub use self::current::{
@@ -178,7 +178,7 @@ fn switch(this: &PerCpu, previous: &Thread, next: &Thread) {
     switch_user_registers(this, previous, next);
     // SAFETY: interrupts are masked, and this CPU switches between the two.
     let (left, entered) = unsafe { (previous.mm_cell(), next.mm_cell()) };
-    Kernel::system().switch_to(left.as_deref(), entered.as_deref());
+    System::<Kernel>::switch_to(left.as_deref(), entered.as_deref());
     // SAFETY: interrupts are masked, `previous` is what runs, and no CPU runs `next`, whose stack lives because `next`
     // does.
     let left = unsafe { context::switch(&previous.context, &next.context, core::ptr::from_ref(previous).cast()) };
@@ -208,7 +208,7 @@ fn switch_user_registers(this: &PerCpu, previous: &Thread, next: &Thread) {
 /// The rest of the switch, on the stack of the next thread: lets go of the one that was left.
 #[inline]
 fn finish_switch(left: &Thread) {
-    Kernel::system().finish_switch();
+    System::<Kernel>::finish_switch();
     let local = &percpu::this().sched;
     let bury = Aftercare::Bury as u8;
     let aftercare = local.aftercare.load(Ordering::Relaxed);

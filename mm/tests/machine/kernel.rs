@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use mm::{Machine, Mm, MmRef, MmUser, Page, PageRange};
+use mm::{Machine, Mm, MmRef, MmUser, Page, PageRange, System};
 
 use super::baton::{Status, ThreadId};
 use super::{Event, Lying, State, World, this_thread, world};
@@ -112,7 +112,7 @@ fn finish_switch() {
         state.cores[cpu].masked = false;
     }
     world().step(Event::Unmask, |_, _| ());
-    Lying::system().finish_switch();
+    System::<Lying>::finish_switch();
 }
 
 /// Runs the next task of this CPU, idle if there is none. Comes back when this one runs again.
@@ -123,7 +123,7 @@ pub(crate) fn schedule() {
     let masked = Lying::mask_irqs();
     let Some((cpu, next)) = choose(world, me) else { return };
     let (own, other) = (world.owners.get(me), world.owners.get(next));
-    Lying::system().switch_to(mm_of(own.as_ref()), mm_of(other.as_ref()));
+    System::<Lying>::switch_to(mm_of(own.as_ref()), mm_of(other.as_ref()));
     drop((own, other));
     world.step(Event::Switch(next), |state, _| {
         state.memory.hand_over(state.threads[next].cpu, cpu);

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mm::{Complaint, Counter, CpuId, Machine, Mm, Point, Scheme};
+use mm::{Complaint, Counter, CpuId, Machine, Mm, Point, Scheme, System};
 
 use crate::machine::director::{Director, each};
 use crate::machine::kernel::{self, Reference};
@@ -130,7 +130,7 @@ fn a_slot_that_names_the_dead_keeps_it() {
 fn intruder(d: &Director, killer: usize) {
     let user = d.create();
     let task = d.spawn(0, move || {
-        kernel::masked(|| Lying::system().switch_to(None, Some(&user)));
+        kernel::masked(|| System::<Lying>::switch_to(None, Some(&user)));
         if killer == 0 {
             drop(user);
         } else {
