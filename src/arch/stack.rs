@@ -16,9 +16,15 @@ unsafe extern "C" {
 /// Where the next new stack's hole begins. Held while the stack is mapped, so it comes before the lock of the map.
 static NEXT: SpinLock<u64> = SpinLock::new(STACKS.start);
 
-/// The top of a stack in the pool, 0 if there is none; each holds the next one's top in its highest word. An interrupt
-/// lock, because a thread's last reference may be dropped anywhere.
-static POOL: IrqLock<u64> = IrqLock::new(0);
+/// An interrupt lock, because a thread's last reference may be dropped anywhere.
+static POOL: IrqLock<Pool> = IrqLock::new(Pool { first: 0, count: 0 });
+
+/// Stacks that are nobody's.
+struct Pool {
+    /// The top of one, 0 if there is none; each holds the next one's top in its highest word.
+    first: u64,
+    count: usize,
+}
 
 /// A kernel stack; goes back to the pool when dropped.
 #[derive(Debug)]
@@ -50,20 +56,27 @@ impl Drop for KernelStack {
         let mut pool = POOL.lock();
         let link = (self.top - 8) as *mut u64;
         // SAFETY: the stack is mapped for good, and its last user gave it up.
-        unsafe { link.write(*pool) };
-        *pool = self.top;
+        unsafe { link.write(pool.first) };
+        pool.first = self.top;
+        pool.count += 1;
     }
 }
 
 fn from_pool() -> Option<KernelStack> {
     let mut pool = POOL.lock();
-    let top = *pool;
+    let top = pool.first;
     if top == 0 {
         return None;
     }
     // SAFETY: a stack in the pool holds the next one's top in its highest word, and is nobody's.
-    *pool = unsafe { ((top - 8) as *const u64).read() };
+    pool.first = unsafe { ((top - 8) as *const u64).read() };
+    pool.count -= 1;
     Some(KernelStack { top })
+}
+
+/// How many frames are in stacks that are nobody's: the next threads get them.
+pub fn idle_frames() -> usize {
+    POOL.lock().count * (STACK_SIZE / PAGE) as usize
 }
 
 fn map_new() -> Option<KernelStack> {

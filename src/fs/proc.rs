@@ -11,6 +11,7 @@ use linux_raw_sys::general as linux;
 use mm::region::{Attributes, Backing, Sharing};
 use mm::{Counter, Machine, PAGE_SIZE};
 
+use crate::arch::stack;
 use crate::errno::Errno;
 use crate::fs::borrow;
 use crate::fs::file::{File, Waiting};
@@ -125,7 +126,8 @@ fn lazy_tlb(text: &mut Writer) -> fmt::Result {
     }
     writeln!(text, "dead_now {}", system.dead.now())?;
     writeln!(text, "dead_max {}", system.dead.max())?;
-    writeln!(text, "free_frames_now {}", system.frames.free())
+    // Idle kernel stacks count as free, or the number would depend on how many threads there ever were at once.
+    writeln!(text, "free_frames_now {}", system.frames.free() + stack::idle_frames())
 }
 
 /// A counter's name, its total, and its value on each CPU.
