@@ -4,7 +4,7 @@
 //! hand-over leaves one CPU idle and wakes the other, so that each member goes user, idle, user.
 
 use std::{
-    io::{self, PipeReader, PipeWriter, Read, Write, pipe},
+    io::{self, PipeReader, PipeWriter, pipe},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -52,11 +52,11 @@ struct Piped<'a> {
 
 impl Partner for Piped<'_> {
     fn wake_other(&mut self) -> io::Result<()> {
-        self.to_other.write_all(&[1])
+        sys::write_byte(self.to_other)
     }
 
     fn await_turn(&mut self) -> io::Result<()> {
-        self.from_other.read_exact(&mut [0])
+        sys::read_byte(self.from_other)
     }
 }
 

@@ -128,7 +128,7 @@ fn pipes() -> i32 {
     let bytes = vec![7u8; 64 << 10];
     until_refused(|_| {
         let mut ends = [0u32; 2];
-        call(libc::SYS_pipe2, &[at(&mut ends), libc::O_NONBLOCK as u64])?;
+        call(libc::SYS_pipe2, &[(&raw mut ends) as u64, libc::O_NONBLOCK as u64])?;
         call(libc::SYS_write, &[ends[1].into(), at(bytes.as_slice()), bytes.len() as u64])
     })
 }
