@@ -85,19 +85,8 @@ impl Measurement {
 }
 
 const HEADS: [&str; 13] = [
-    "workload",
-    "scheme",
-    "ops/s",
-    "RMW/op",
-    "TTBR0/op",
-    "shoot/op",
-    "resched/op",
-    "call/op",
-    "flush/op",
-    "TLBI-IS/op",
-    "TLBI/op",
-    "dead now",
-    "dead max",
+    "workload", "scheme", "ops/s", "RMW", "TTBR0", "shoot", "resched", "call", "flush", "TLBI-IS", "TLBI", "dead",
+    "most",
 ];
 
 /// One table of all boots: workloads in the order they ran, the schemes of each next to one another.
@@ -116,9 +105,9 @@ pub(crate) fn table(all: &[Measurement]) -> String {
 
 /// What the columns mean, for whoever sees the table for the first time.
 pub(crate) const LEGEND: &str = "\
-per operation: RMW = shared read-modify-writes of mm_count for laziness; TTBR0 = writes of TTBR0_EL1;
-shoot, resched, call, flush = IPIs by reason; TLBI-IS = broadcast, TLBI = local invalidations.
-dead = address spaces without users that still wait to be freed: now, and the most at once.
+Per operation: RMW = shared read-modify-writes of mm_count for laziness; TTBR0 = writes of TTBR0_EL1; shoot, resched,
+call, flush = IPIs by reason; TLBI-IS = broadcast, TLBI = local invalidations. dead = address spaces without users
+that still wait to be freed, at the end; most = the most at once so far.
 ";
 
 /// Shared writes per user→idle→user switch under `scheme`, over all workloads whose partner is on another CPU.
