@@ -56,9 +56,11 @@ fn breakpoint() {
 }
 
 fn unaligned() {
-    let words = black_box([0u64; 2]);
-    // SAFETY: inside the array, but an exclusive load must be aligned: it faults, which is the point.
-    unsafe { asm!("ldxr {0}, [{0}]", inout(reg) words.as_ptr() as u64 + 1 => _, options(nostack)) };
+    #[repr(align(16))]
+    struct Words([u64; 3]);
+    let words = black_box(Words([0; 3]));
+    // SAFETY: inside the array, but an exclusive load across the end of 16 bytes faults, which is the point.
+    unsafe { asm!("ldxr {0}, [{0}]", inout(reg) words.0.as_ptr() as u64 + 9 => _, options(nostack)) };
 }
 
 fn overflow() {
