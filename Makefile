@@ -23,7 +23,7 @@ IN_BIN := $(foreach name,$(NAMES),$(PROGRAMS)/$(name)=/bin/$(name))
 TESTS := $(wildcard $(foreach name,conform lazycheck fuzz lifetimes glutton,user/src/bin/$(name).rs))
 # It keeps its name: busybox, for one, does what it is called.
 APP_INIT = /app/$(notdir $(APP))
-SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown eager)
+SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown handoff eager)
 LAZULI := cargo run --quiet --package lazuli-tools --
 MACHINE = --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE"
 CARGO_QUIET := $(if $(V),,--quiet)

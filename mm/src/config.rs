@@ -5,8 +5,12 @@ use core::fmt;
 use crate::lazy::Scheme;
 
 /// The words `lazy_tlb=` takes.
-const SCHEMES: &[(&str, Scheme)] =
-    &[("refcount", Scheme::Refcount), ("shootdown", Scheme::Shootdown), ("eager", Scheme::Eager)];
+const SCHEMES: &[(&str, Scheme)] = &[
+    ("refcount", Scheme::Refcount),
+    ("shootdown", Scheme::Shootdown),
+    ("handoff", Scheme::Handoff),
+    ("eager", Scheme::Eager),
+];
 
 /// The options of the mm layer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn nonsense_names_the_valid_words() {
         let error = Config::default().set("lazy_tlb", "nonsense").unwrap_err();
-        assert_eq!(error.to_string(), "lazy_tlb=nonsense: no such scheme; valid are refcount shootdown eager");
+        assert_eq!(error.to_string(), "lazy_tlb=nonsense: no such scheme; valid are refcount shootdown handoff eager");
     }
 
     /// What is not done is not taken in silence.

@@ -14,7 +14,7 @@ use core::ptr::{self, NonNull};
 use crate::lazy;
 use crate::machine::Machine;
 use crate::mm::Mm;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Ordering, fence};
 
 /// One `mm_count`: keeps the struct and the root table, not the mappings.
 pub struct MmRef<M: Machine>(NonNull<Mm<M>>);
@@ -148,6 +148,46 @@ impl<M: Machine> DeadMm<M> {
     /// Keeps it for ever: a check failed, and a CPU may still walk its tables.
     pub(crate) fn leak(self) {}
 
+    /// Starts counting shares: one is the caller's own, until [`DeadMm::close_shares`].
+    pub(crate) fn open_shares(&self) {
+        // Relaxed: nobody else knows of shares before a slot is tagged, which is a Release.
+        self.shares.store(1, Ordering::Relaxed);
+    }
+
+    /// Adds a share for a slot that is about to be tagged.
+    pub(crate) fn add_share(&self) {
+        // Relaxed: ordered before the tag by its Release.
+        self.shares.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes the share of a tag that was not set back. Never the last: the caller's own is out.
+    pub(crate) fn take_back_share(&self) {
+        // Relaxed: the caller's own share is given back later, with Release.
+        self.shares.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Gives the caller's own share back. If it was the last, nobody has the `Mm` loaded.
+    pub(crate) fn close_shares(self) -> Option<Self> {
+        // SAFETY: the share is the caller's, from `open_shares`; `self` is consumed.
+        unsafe { Self::give_share_back(self.0.as_ptr()) }
+    }
+
+    /// Gives one share back; the last one gives the `Mm` itself.
+    ///
+    /// # Safety
+    /// The share is the caller's, and it uses the pointer no more.
+    pub(crate) unsafe fn give_share_back(mm: *mut Mm<M>) -> Option<Self> {
+        // SAFETY: the `Mm` lives while a share is out, and the caller's is.
+        let shares = unsafe { &(*mm).shares };
+        // Release: pairs with the fence below, in whoever gives back the last: all other CPUs have
+        // left the root before.
+        if shares.fetch_sub(1, Ordering::Release) != 1 {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        NonNull::new(mm).map(Self)
+    }
+
     /// Puts it on the list that starts at `head`.
     pub(crate) fn push_to(self, head: &AtomicPtr<Mm<M>>) {
         let mut first = head.load(Ordering::Relaxed);
@@ -213,6 +253,31 @@ impl<M: Machine> RefSlot<M> {
         }
         // SAFETY: what is in the slot came from `into_raw` in `put`, and the swap takes it once.
         unsafe { MmRef::from_raw(self.0.swap(ptr::null_mut(), Ordering::Relaxed)) }
+    }
+}
+
+/// A place that holds one dead `Mm`, or none: what a CPU was the last to leave.
+pub(crate) struct DeadSlot<M: Machine>(AtomicPtr<Mm<M>>);
+
+impl<M: Machine> DeadSlot<M> {
+    pub(crate) fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Keeps a dead `Mm`. The place is empty.
+    pub(crate) fn put(&self, dead: DeadMm<M>) {
+        // Relaxed: the place is used by one CPU only.
+        let before = self.0.swap(dead.0.as_ptr(), Ordering::Relaxed);
+        debug_assert!(before.is_null(), "a dead Mm was overwritten");
+    }
+
+    /// Takes it out, if there is one.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<DeadMm<M>> {
+        if self.0.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        NonNull::new(self.0.swap(ptr::null_mut(), Ordering::Relaxed)).map(DeadMm)
     }
 }
 

@@ -47,6 +47,7 @@ pub mod mm;
 pub mod ops;
 pub mod pte;
 pub mod region;
+mod slot;
 pub mod space;
 pub mod stale;
 pub mod stats;

@@ -64,6 +64,10 @@ pub enum Point {
     BitSet,
     /// The new root is loaded; the slot still names the old `Mm`.
     RootLoaded,
+    /// A share in the free was added; the slot it is for is not tagged yet.
+    ShareAdded,
+    /// Every slot that named the dead `Mm` is tagged; the dropper's own share is still out.
+    AllTagged,
     /// In the ASID slow path, its lock held.
     AsidSlowPath,
     /// A rollover took one CPU's ASID and not yet the next one's.

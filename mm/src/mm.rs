@@ -33,6 +33,8 @@ pub struct Mm<M: Machine> {
     holders: CpuMask,
     /// Next on the reaper's list, once dead.
     pub(crate) next_dead: AtomicPtr<Mm<M>>,
+    /// Shares in the free, once dead, under `handoff`: one for each tagged slot, one for the dropper.
+    pub(crate) shares: AtomicU32,
     /// When the last reference went, in nanoseconds.
     pub(crate) died_at: AtomicU64,
     space: Lock<Space<M>, M>,
@@ -61,6 +63,7 @@ impl<M: Machine> Mm<M> {
             root,
             holders: CpuMask::new(),
             next_dead: AtomicPtr::new(ptr::null_mut()),
+            shares: AtomicU32::new(0),
             died_at: AtomicU64::new(0),
             space: Lock::new(Space::new(root)),
         }

@@ -16,11 +16,12 @@ use core::ptr;
 
 use crate::addr::{Asid, CpuId, Ttbr};
 use crate::asid::CpuAsid;
-use crate::handle::{MmRef, RefSlot};
+use crate::handle::{DeadSlot, MmRef, RefSlot};
 use crate::lazy::Scheme;
 use crate::machine::{Machine, Point, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
+use crate::slot::Slot;
 use crate::stats::{Counter, Counters};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use crate::system::System;
@@ -28,9 +29,8 @@ use crate::system::System;
 /// One CPU's part of the mm layer. Only the CPU itself writes it, with interrupts masked.
 #[repr(align(128))]
 pub struct CpuState<M: Machine> {
-    /// The `loaded` slot: the `Mm` in TTBR0 now. Others read it and compare; only this CPU may
-    /// follow it.
-    loaded: AtomicPtr<Mm<M>>,
+    /// The `loaded` slot: the `Mm` in TTBR0 now. Others compare it, and may tag it.
+    loaded: Slot<M>,
     /// What was last written to TTBR0, stored beside the MSR: a second witness before a free.
     shadow: AtomicU64,
     /// The running task's own `Mm`; null when the CPU is lazy. Read by this CPU only.
@@ -39,6 +39,8 @@ pub struct CpuState<M: Machine> {
     pub(crate) lazy: RefSlot<M>,
     /// The reference that the switch under way took from this CPU, until `finish_switch`.
     departed: RefSlot<M>,
+    /// The dead `Mm` that this CPU was the last to leave, until `finish_switch`.
+    left_last: DeadSlot<M>,
     /// This CPU's number.
     pub id: CpuId,
     /// The scheme, on a line that the switch has at hand.
@@ -51,11 +53,12 @@ pub struct CpuState<M: Machine> {
 impl<M: Machine> CpuState<M> {
     pub(crate) fn new(id: CpuId, scheme: Scheme, init_mm: &'static Mm<M>) -> Self {
         Self {
-            loaded: AtomicPtr::new(as_slot(init_mm)),
+            loaded: Slot::new(init_mm),
             shadow: AtomicU64::new(Ttbr::new(init_mm.root(), Asid::INIT).0),
             own: AtomicPtr::new(ptr::null_mut()),
             lazy: RefSlot::new(),
             departed: RefSlot::new(),
+            left_last: DeadSlot::new(),
             id,
             scheme,
             asid: CpuAsid::new(),
@@ -66,9 +69,12 @@ impl<M: Machine> CpuState<M> {
     /// Whether the slot names `mm`. Callable from any CPU: a `false` means that this CPU had left
     /// `mm`, walks included, or never had it.
     pub fn has_loaded(&self, mm: *const Mm<M>) -> bool {
-        // Acquire: pairs with the Release in `publish`; who sees another `Mm` here also sees that
-        // the walks of the former are over.
-        ptr::eq(self.loaded.load(Ordering::Acquire), mm)
+        self.loaded.names(mm)
+    }
+
+    /// Marks the slot as naming a dead `Mm`, if it names this one.
+    pub(crate) fn tag(&self, dead: &Mm<M>) -> bool {
+        self.loaded.tag(dead)
     }
 
     /// The last value written to this CPU's TTBR0.
@@ -113,8 +119,11 @@ impl<M: Machine> CpuState<M> {
         self.asid.switched();
         self.counters.count(Counter::Ttbr0Writes);
         point::<M>(Point::RootLoaded);
-        // Release: pairs with the Acquire in `has_loaded`.
-        self.loaded.store(as_slot(next), Ordering::Release);
+        if self.scheme != Scheme::Handoff {
+            self.loaded.publish(next);
+        } else if let Some(dead) = self.loaded.swap(next) {
+            self.left_last.put(dead);
+        }
     }
 
     /// Makes this CPU a holder of `next` and gives the ASID to load it under.
@@ -146,7 +155,7 @@ impl<M: Machine> CpuState<M> {
                 self.departed.put(left);
             }
         }
-        self.own.store(as_slot(next), Ordering::Relaxed);
+        self.own.store(ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
     }
 
     /// Takes the lazy reference out, where the scheme keeps one.
@@ -164,7 +173,7 @@ impl<M: Machine> CpuState<M> {
         if !self.has_loaded(next) {
             self.load(next);
         }
-        self.own.store(as_slot(next), Ordering::Relaxed);
+        self.own.store(ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
     }
 }
 
@@ -199,11 +208,16 @@ impl<M: Machine> System<M> {
         cpu.counters.count(kind);
     }
 
-    /// Gives back the lazy reference that the switch before it took from this CPU. It may be the
-    /// last one, so it runs in the next task's context, after the scheduler's lock.
+    /// Gives back what the switch before it took from this CPU: its lazy reference, or its share in
+    /// a dead `Mm`. It may be the last one, so this runs in the next task's context, after the
+    /// scheduler's lock.
     #[inline]
     pub fn finish_switch() {
-        drop(M::cpu_state().departed.take());
+        let cpu = M::cpu_state();
+        drop(cpu.departed.take());
+        if let Some(dead) = cpu.left_last.take() {
+            M::system().left.push(dead);
+        }
     }
 
     /// A whole transition outside the scheduler: exec, exit, and a kernel thread that borrows an
@@ -215,12 +229,12 @@ impl<M: Machine> System<M> {
     pub fn transition(&self, prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
         let masked = M::mask_irqs();
         Self::switch_to(prev, next);
-        let departed = M::cpu_state().departed.take();
+        let cpu = M::cpu_state();
+        let (departed, dead) = (cpu.departed.take(), cpu.left_last.take());
         drop(masked);
         drop(departed);
+        if let Some(dead) = dead {
+            self.left.push(dead);
+        }
     }
-}
-
-fn as_slot<M: Machine>(mm: &Mm<M>) -> *mut Mm<M> {
-    ptr::from_ref(mm).cast_mut()
 }

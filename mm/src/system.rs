@@ -21,7 +21,10 @@ pub struct System<M: Machine> {
     /// `Mm`s without references that are not freed yet.
     pub dead: Gauge,
     pub(crate) asids: AsidAllocator<M>,
+    /// Dead, and somebody may still have them loaded.
     pub(crate) reaper: Reaper<M>,
+    /// Dead, and the last CPU has left them.
+    pub(crate) left: Reaper<M>,
     init_mm: &'static Mm<M>,
     cpus: Vec<CpuState<M>>,
 }
@@ -51,6 +54,7 @@ impl<M: Machine> System<M> {
             dead: Gauge::new(),
             asids: AsidAllocator::new(asid_bits),
             reaper: Reaper::new(),
+            left: Reaper::new(),
             init_mm,
             cpus: (0..cpus).map(|cpu| CpuState::new(CpuId(cpu as u16), config.scheme, init_mm)).collect(),
         })

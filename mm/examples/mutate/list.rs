@@ -22,7 +22,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         edits: &[(
             "switch.rs",
             "        M::run(Sequence::LoadRoot, ttbr.0);\n",
-            "        self.loaded.store(as_slot(next), Ordering::Release);\n        M::run(Sequence::LoadRoot, ttbr.0);\n",
+            "        self.loaded.publish(next);\n        M::run(Sequence::LoadRoot, ttbr.0);\n",
         )],
     },
     Mutation {
@@ -192,8 +192,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "free although a check failed",
         edits: &[(
             "lazy/final_drop.rs",
-            "    evicted && left && nobody_holds(mm)\n",
-            "    let _ = evicted && left && nobody_holds(mm);\n    true\n",
+            "        if self.config.check && !nobody_admits(&dead) || !nobody_holds(&dead) {\n            return self.keep(dead);\n        }\n",
+            "        let _ = self.config.check && !nobody_admits(&dead) || !nobody_holds(&dead);\n",
         )],
     },
     // The schemes.
@@ -238,8 +238,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "shoot nobody",
         edits: &[(
             "lazy/mod.rs",
-            "            Self::Shootdown => shootdown::shoot(mm),\n",
-            "            Self::Shootdown => true,\n",
+            "            Self::Shootdown if shootdown::shoot(&dead) => Evicted::Gone(dead),\n",
+            "            Self::Shootdown if cfg!(all()) => Evicted::Gone(dead),\n",
         )],
     },
     Mutation {
@@ -252,6 +252,30 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "switch.rs",
             "            self.load(next);\n            if let Some(left) = self.leave_lazy() {\n                self.departed.put(left);\n            }\n",
             "            drop(self.leave_lazy());\n            self.load(next);\n",
+        )],
+    },
+    Mutation {
+        name: "add the share after the compare-and-swap (handoff)",
+        edits: &[(
+            "lazy/handoff.rs",
+            "        dead.add_share();\n        point::<M>(Point::ShareAdded);\n        if !cpu.tag(&dead) {\n            dead.take_back_share();\n        }\n",
+            "        if cpu.tag(&dead) {\n            point::<M>(Point::ShareAdded);\n            dead.add_share();\n        }\n",
+        )],
+    },
+    Mutation {
+        name: "store plainly over a tag (handoff)",
+        edits: &[(
+            "switch.rs",
+            "        if self.scheme != Scheme::Handoff {\n",
+            "        if self.scheme != Scheme::Handoff || cfg!(all()) {\n",
+        )],
+    },
+    Mutation {
+        name: "free at once (handoff)",
+        edits: &[(
+            "lazy/mod.rs",
+            "            Self::Handoff => handoff::hand_off(system, dead).map_or(Evicted::HandedOver, Evicted::Gone),\n",
+            "            Self::Handoff => match system.config.scheme {\n                _ => Evicted::Gone(dead),\n            },\n",
         )],
     },
     Mutation {

@@ -5,6 +5,7 @@
 
 use crate::addr::CpuId;
 use crate::handle::DeadMm;
+use crate::lazy::Evicted;
 use crate::machine::{Complaint, IpiReason, Machine, Point, point};
 use crate::mm::Mm;
 use crate::stats::Counter;
@@ -27,18 +28,38 @@ pub(crate) fn final_drop<M: Machine>(dead: DeadMm<M>) {
 }
 
 impl<M: Machine> System<M> {
-    /// Frees dead `Mm`s that were dropped where waiting was not allowed. For the reaper thread.
+    /// Frees dead `Mm`s that were dropped, or left last, where waiting was not allowed. For the
+    /// reaper thread.
     pub fn reap(&self) {
         for dead in self.reaper.take_all() {
             self.free_dead(dead);
         }
+        for dead in self.left.take_all() {
+            self.release(dead);
+        }
     }
 
+    /// Asks the scheme to make everybody leave.
     fn free_dead(&self, dead: DeadMm<M>) {
-        if !may_be_freed(&dead) {
-            count::<M>(Counter::MmsLeaked, 1);
-            dead.leak();
-            return;
+        if dead.is_init() {
+            M::complain(Complaint::InitMmDropped);
+            return self.keep(dead);
+        }
+        if owned_here(&dead) {
+            M::complain(Complaint::OwnMmDropped);
+            return self.keep(dead);
+        }
+        match self.config.scheme.evict(self, dead) {
+            Evicted::Gone(dead) => self.release(dead),
+            Evicted::Owned(dead) => self.keep(dead),
+            Evicted::HandedOver => {}
+        }
+    }
+
+    /// Everybody should have left. Looks again, and frees.
+    fn release(&self, dead: DeadMm<M>) {
+        if self.config.check && !nobody_admits(&dead) || !nobody_holds(&dead) {
+            return self.keep(dead);
         }
         self.dead.fall();
         count::<M>(Counter::MmsFreed, 1);
@@ -48,22 +69,12 @@ impl<M: Machine> System<M> {
         self.frames.free_root(dead.root());
         dead.free();
     }
-}
 
-/// Asks the scheme to make everybody leave, then looks again.
-fn may_be_freed<M: Machine>(mm: &Mm<M>) -> bool {
-    let system = M::system();
-    if mm.is_init() {
-        M::complain(Complaint::InitMmDropped);
-        return false;
+    /// A check failed: never to be freed.
+    fn keep(&self, dead: DeadMm<M>) {
+        count::<M>(Counter::MmsLeaked, 1);
+        dead.leak();
     }
-    if owned_here(mm) {
-        M::complain(Complaint::OwnMmDropped);
-        return false;
-    }
-    let evicted = system.config.scheme.evict(mm);
-    let left = !system.config.check || nobody_admits(mm);
-    evicted && left && nobody_holds(mm)
 }
 
 fn owned_here<M: Machine>(mm: &Mm<M>) -> bool {

@@ -6,6 +6,7 @@
 
 mod eager;
 mod final_drop;
+mod handoff;
 mod reaper;
 mod refcount;
 mod shootdown;
@@ -13,9 +14,11 @@ mod shootdown;
 pub(crate) use final_drop::final_drop;
 pub(crate) use reaper::Reaper;
 
+use crate::handle::DeadMm;
 use crate::machine::Machine;
 use crate::mm::Mm;
 use crate::switch::CpuState;
+use crate::system::System;
 
 /// What keeps a lazily used `Mm` alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,8 +27,20 @@ pub enum Scheme {
     Refcount,
     /// Nothing, until the last reference goes: then lazy CPUs are shot.
     Shootdown,
+    /// Nothing; then the CPUs that have it loaded are told, and the last one to leave frees.
+    Handoff,
     /// No CPU is ever lazy.
     Eager,
+}
+
+/// What became of a dead `Mm` that everybody was to leave.
+pub(crate) enum Evicted<M: Machine> {
+    /// No CPU has it loaded.
+    Gone(DeadMm<M>),
+    /// A CPU runs a task that owns it: a bug, and a reason never to free it.
+    Owned(DeadMm<M>),
+    /// It is the business of the CPUs that have it loaded.
+    HandedOver,
 }
 
 impl Scheme {
@@ -34,6 +49,7 @@ impl Scheme {
         match self {
             Self::Refcount => "refcount",
             Self::Shootdown => "shootdown",
+            Self::Handoff => "handoff",
             Self::Eager => "eager",
         }
     }
@@ -43,17 +59,19 @@ impl Scheme {
     pub(crate) fn enter_lazy<M: Machine>(self, cpu: &CpuState<M>, left: &Mm<M>) {
         match self {
             Self::Refcount => refcount::enter_lazy(cpu, left),
-            Self::Shootdown => {}
+            Self::Shootdown | Self::Handoff => {}
             Self::Eager => eager::enter_lazy(cpu),
         }
     }
 
-    /// Makes every CPU leave an `Mm` whose last reference is gone. Says whether all did.
-    pub(crate) fn evict<M: Machine>(self, mm: &Mm<M>) -> bool {
+    /// Sees to it that every CPU leaves an `Mm` whose last reference is gone.
+    pub(crate) fn evict<M: Machine>(self, system: &System<M>, dead: DeadMm<M>) -> Evicted<M> {
         match self {
-            // Whoever was lazy held a reference: there is nobody left.
-            Self::Refcount | Self::Eager => true,
-            Self::Shootdown => shootdown::shoot(mm),
+            // Whoever was lazy held a reference, or nobody ever is: there is nobody left.
+            Self::Refcount | Self::Eager => Evicted::Gone(dead),
+            Self::Shootdown if shootdown::shoot(&dead) => Evicted::Gone(dead),
+            Self::Shootdown => Evicted::Owned(dead),
+            Self::Handoff => handoff::hand_off(system, dead).map_or(Evicted::HandedOver, Evicted::Gone),
         }
     }
 }

@@ -52,7 +52,7 @@ fn run(seed: u64) -> (u64, u64) {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let cpus = 1 + rng.below(4);
     let least = (cpus as u32 + 2).next_power_of_two().trailing_zeros();
-    let mut setup = Setup::new(cpus, SCHEMES[rng.below(3)], seed);
+    let mut setup = Setup::new(cpus, SCHEMES[rng.below(SCHEMES.len())], seed);
     setup.frames = 320;
     setup.lies.balance = 4;
     if !rng.one_in(3) {

@@ -2,7 +2,7 @@
 
 use mm::{Counter, CpuId, Point, Scheme};
 
-use crate::machine::director::{Director, each};
+use crate::machine::director::{Director, each, frees_at_the_drop};
 use crate::machine::kernel::{self, User};
 
 /// What a CPU has spent on laziness so far.
@@ -31,7 +31,7 @@ fn t01_idle_and_back() {
         let after = spent(&d, 1);
         let expected = match scheme {
             Scheme::Refcount => [0, 1, 1],
-            Scheme::Shootdown => [0, 0, 0],
+            Scheme::Shootdown | Scheme::Handoff => [0, 0, 0],
             Scheme::Eager => [2, 0, 0],
         };
         assert_eq!([0, 1, 2].map(|i| after[i] - before[i]), expected, "{scheme:?}");
@@ -90,7 +90,7 @@ fn t04_nothing_is_left_behind() {
         for _ in 0..60 {
             d.on(0, || kernel::exec(kernel::create()));
         }
-        let kept = u64::from(scheme == Scheme::Refcount);
+        let kept = u64::from(!frees_at_the_drop(scheme));
         assert_eq!(d.total(Counter::MmsMade) - d.total(Counter::MmsFreed), kept, "the last one is lazy");
         d.finish();
     });
@@ -105,7 +105,7 @@ fn t05_no_ipi_to_oneself() {
         assert_eq!(d.lock().shoots, 0);
         let (lazy, gone) = (d.count(1, Counter::ShootFoundLazy), d.count(1, Counter::ShootFoundGone));
         assert_eq!((lazy, gone), if scheme == Scheme::Shootdown { (1, 0) } else { (0, 0) });
-        assert_eq!(d.on_init().contains(&1), scheme != Scheme::Refcount);
+        assert_eq!(d.on_init().contains(&1), frees_at_the_drop(scheme));
         d.finish();
     });
 }
@@ -140,7 +140,7 @@ fn t07_the_last_reference_is_elsewhere() {
         assert_eq!(d.total(Counter::MmsFreed), 0);
         d.on(2, move || drop(reference));
         assert_eq!(d.lock().shoots, if scheme == Scheme::Shootdown { 2 } else { 0 });
-        assert_eq!(d.total(Counter::MmsFreed), u64::from(scheme != Scheme::Refcount));
+        assert_eq!(d.total(Counter::MmsFreed), u64::from(frees_at_the_drop(scheme)));
         d.finish();
     });
 }
@@ -225,7 +225,7 @@ fn t16_dropped_with_interrupts_masked() {
         let reference = user.grab_ref();
         d.on(0, move || kernel::put(user));
         d.on(0, move || kernel::masked(|| drop(reference)));
-        if scheme != Scheme::Refcount {
+        if frees_at_the_drop(scheme) {
             assert_eq!((d.total(Counter::MmsDeferred), d.total(Counter::MmsFreed)), (1, 1));
         }
         d.finish();
@@ -247,6 +247,53 @@ fn t18_everybody_is_lazy() {
         }
         d.finish();
     });
+}
+
+/// T35, T34: a dead `Mm` is handed to the CPUs that are lazy on it, nobody is interrupted, and the
+/// last CPU to leave frees it. Until then it is the one dead `Mm` of each.
+#[test]
+fn t35_the_last_to_leave_frees() {
+    each(3, |d, scheme| {
+        if scheme != Scheme::Handoff {
+            return d.finish();
+        }
+        let (user, other) = (d.create(), d.create());
+        (0..3).for_each(|cpu| d.make_lazy(cpu, &user));
+        d.on(1, move || kernel::put(user));
+        assert_eq!((d.lock().shoots, d.total(Counter::MmsFreed)), (0, 0));
+        for cpu in 0..3 {
+            assert_eq!(d.total(Counter::MmsFreed), 0, "CPU {cpu} still has it loaded");
+            d.make_lazy(cpu, &other);
+        }
+        assert_eq!(d.total(Counter::MmsFreed), 1);
+        d.on(0, move || kernel::put(other));
+        d.finish();
+    });
+}
+
+/// T35: a CPU leaves between the share that is added for it and the tag that is not set any more, and
+/// again after all tags are set but before the dropper's own share is given back.
+#[test]
+fn t35_a_cpu_leaves_while_it_is_tagged() {
+    for point in [Point::ShareAdded, Point::AllTagged] {
+        each(3, |d, scheme| {
+            if scheme != Scheme::Handoff {
+                return d.finish();
+            }
+            let (user, other) = (d.create(), d.create());
+            (1..3).for_each(|cpu| d.make_lazy(cpu, &user));
+            let dropper = d.spawn(0, move || kernel::put(user));
+            d.stop_at(dropper, point);
+            d.run();
+            (1..3).for_each(|cpu| d.make_lazy(cpu, &other));
+            assert_eq!(d.total(Counter::MmsFreed), 0, "the dropper still has its share");
+            d.go_on(dropper);
+            d.run();
+            assert_eq!(d.total(Counter::MmsFreed), 1);
+            d.on(0, move || kernel::put(other));
+            d.finish();
+        });
+    }
 }
 
 /// Rule 2 and T19: a CPU that left before it is shot is asked in vain and loses its bit itself.
