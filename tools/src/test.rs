@@ -57,6 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     ensure!(!jobs.is_empty(), "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1", options.cell);
     std::fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
     total.add(run_all(&jobs, &options.logs)?);
+    ensure!(!guest::stopped(), "interrupted");
     println!("\nconsoles are in {}", options.logs.display());
     if total.skipped > 0 {
         println!("{} skipped", total.skipped);
@@ -65,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         println!("FAIL {failure}");
     }
     println!("{} passed, {} failed", total.passed, total.failures.len());
-    Ok(total.failures.is_empty() && !guest::stopped())
+    Ok(total.failures.is_empty())
 }
 
 fn suites(options: &Options) -> Result<Vec<Suite>> {
@@ -151,7 +152,10 @@ fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
                         print!("{}", String::from_utf8_lossy(bytes));
                     }
                 };
-                progress.report(job, job.run(logs, &mut sink)?);
+                let judged = job.run(logs, &mut sink)?;
+                if !guest::stopped() {
+                    progress.report(job, judged);
+                }
             }
             Ok(())
         };
