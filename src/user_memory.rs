@@ -11,6 +11,7 @@ use mm::USER_END;
 use crate::arch::user_copy::{copy_from_user, copy_to_user};
 use crate::errno::Errno;
 use crate::heap;
+use crate::sched;
 
 /// Types that may be copied to and from user memory byte by byte.
 ///
@@ -165,7 +166,7 @@ impl<'a> UserBuffer<'a> {
     pub fn put_zeroes(&mut self) -> Result<usize, Errno> {
         const ZEROES: [u8; 256] = [0; 256];
         let mut total = 0;
-        while self.remaining > 0 {
+        while self.remaining > 0 && !(total > 0 && sched::is_interrupted()) {
             match self.put(&ZEROES) {
                 Ok(count) => total += count,
                 Err(error) if total == 0 => return Err(error),

@@ -10,7 +10,7 @@ use crate::errno::Errno;
 use crate::fs::file::{File, Ready, Waiting};
 use crate::fs::node::Node;
 use crate::fs::poll;
-use crate::sched::{Patience, WaitQueue};
+use crate::sched::{self, Patience, WaitQueue};
 use crate::sync::SpinLock;
 use crate::user_memory::{self, UserBuffer};
 use crate::{console, print};
@@ -188,7 +188,7 @@ impl File for Console {
     fn write(&self, _: u64, from: &mut UserBuffer<'_>, _: Waiting) -> Result<usize, Errno> {
         const CHUNK: usize = 256;
         let mut total = 0;
-        while from.remaining() > 0 {
+        while from.remaining() > 0 && !(total > 0 && sched::is_interrupted()) {
             let mut chunk = [0; CHUNK];
             match from.take(&mut chunk) {
                 Ok(count) => {

@@ -53,6 +53,12 @@ pub trait File: Send + Sync {
         Err(Errno::EINVAL)
     }
 
+    /// Writes at the end, wherever that is by then, and says where that was.
+    fn append(&self, from: &mut UserBuffer<'_>) -> Result<(u64, usize), Errno> {
+        let end = self.seek_end().unwrap_or(0);
+        Ok((end, self.write(end, from, Waiting::Refused)?))
+    }
+
     /// What it is ready for now.
     fn ready(&self) -> Ready {
         Ready::READ | Ready::WRITE
@@ -176,11 +182,11 @@ impl OpenFile {
             return self.file.write(0, from, self.waiting());
         }
         let mut position = self.position.lock();
-        if self.flags() & linux::O_APPEND != 0 {
-            *position = self.file.seek_end().unwrap_or(*position);
-        }
-        let count = self.file.write(*position, from, Waiting::Refused)?;
-        *position += count as u64;
+        let (start, count) = match self.flags() & linux::O_APPEND {
+            0 => (*position, self.file.write(*position, from, Waiting::Refused)?),
+            _ => self.file.append(from)?,
+        };
+        *position = start + count as u64;
         Ok(count)
     }
 

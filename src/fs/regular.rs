@@ -89,6 +89,22 @@ impl File for Image {
     }
 }
 
+fn write(bytes: &mut Vec<u8>, position: u64, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
+    if from.remaining() == 0 {
+        return Ok(0);
+    }
+    let end = position.checked_add(from.remaining() as u64).ok_or(Errno::EFBIG)?;
+    let before = bytes.len();
+    if end > before as u64 {
+        resize(bytes, end)?;
+    }
+    let taken = from.take(&mut bytes[position as usize..end as usize]);
+    // A fault may have ended it early: the file ends where the last byte came to stand.
+    let reached = taken.map_or(0, |count| position as usize + count);
+    bytes.truncate(before.max(reached));
+    taken
+}
+
 /// An open file that a program made.
 pub struct MemoryFile(pub Arc<Node>);
 
@@ -107,20 +123,14 @@ impl File for MemoryFile {
     }
 
     fn write(&self, position: u64, from: &mut UserBuffer<'_>, _: Waiting) -> Result<usize, Errno> {
-        if from.remaining() == 0 {
-            return Ok(0);
-        }
-        let end = position.checked_add(from.remaining() as u64).ok_or(Errno::EFBIG)?;
+        write(&mut self.memory()?.0.lock(), position, from)
+    }
+
+    fn append(&self, from: &mut UserBuffer<'_>) -> Result<(u64, usize), Errno> {
+        // Under the lock, or two who append at once would find the same end.
         let mut bytes = self.memory()?.0.lock();
-        let before = bytes.len();
-        if end > before as u64 {
-            resize(&mut bytes, end)?;
-        }
-        let taken = from.take(&mut bytes[position as usize..end as usize]);
-        // A fault may have ended it early: the file ends where the last byte came to stand.
-        let reached = taken.map_or(0, |count| position as usize + count);
-        bytes.truncate(before.max(reached));
-        taken
+        let end = bytes.len() as u64;
+        Ok((end, write(&mut bytes, end, from)?))
     }
 
     fn stat(&self) -> linux::stat {

@@ -52,16 +52,19 @@ fn leave_address_space(thread: &UserThread) {
 
 fn finish(thread: &UserThread) {
     let process = &thread.process;
+    // First: once it has left `threads`, a thread that runs `execve` may be the only one, and take this number.
+    family::remove_thread(thread.tid());
     let mut threads = process.threads.lock();
     let own = threads.iter().position(|other| core::ptr::eq(&raw const **other, thread));
     let removed = own.map(|index| threads.swap_remove(index));
     let is_last = threads.is_empty();
     drop(threads);
     drop(removed);
-    family::remove_thread(thread.tid());
     if is_last {
         end_family_member(process);
     } else {
+        // A signal for the process may have chosen this thread just now.
+        send::pass_on_all(thread);
         process.changed.wake_all();
     }
 }

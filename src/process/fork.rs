@@ -52,6 +52,8 @@ impl Request {
         // Only the threads of one process share descriptors, handlers and a directory.
         let shares = linux::CLONE_FILES | linux::CLONE_SIGHAND | linux::CLONE_FS;
         let senseless = senseless || self.has(shares) && !self.has(linux::CLONE_THREAD);
+        // The caller would wait for its own process.
+        let senseless = senseless || self.has(linux::CLONE_VFORK) && self.has(linux::CLONE_THREAD);
         if senseless || self.has(REFUSED) || self.flags >> 32 != 0 {
             return Err(Errno::EINVAL);
         }

@@ -12,7 +12,7 @@ use mm::{PAGE_SIZE, USER_END};
 use crate::arch::user_copy::read_user_u32;
 use crate::errno::Errno;
 use crate::heap;
-use crate::process::memory;
+use crate::process::memory::{self, SharedFrame};
 use crate::sched::{self, Patience, Thread, WaitError};
 use crate::sync::{SpinLock, SpinLockGuard};
 
@@ -25,13 +25,14 @@ pub enum Scope {
     Shared,
 }
 
-/// What makes two futexes the same.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What makes two futexes the same. Nothing else can get the same key while it is kept: who waits runs in the address
+/// space, and the frame is held.
+#[derive(Clone, PartialEq, Eq)]
 enum Key {
     /// An address in an address space, which its root table's frame names.
     Private { root: usize, address: u64 },
     /// A place in a frame that several address spaces may have.
-    Shared { frame: usize, offset: u64 },
+    Shared { frame: SharedFrame, offset: u64 },
 }
 
 impl Key {
@@ -46,16 +47,16 @@ impl Key {
             // Brings the page in, so that it has a frame.
             read_user_u32(address).map_err(|_| Errno::EFAULT)?;
             if let Some(frame) = memory::shared_frame(address) {
-                return Ok(Key::Shared { frame: frame.number(), offset: address % PAGE_SIZE });
+                return Ok(Key::Shared { frame, offset: address % PAGE_SIZE });
             }
         }
         Ok(Key::Private { root: memory::current().root().number(), address })
     }
 
-    fn bucket(self) -> &'static SpinLock<Bucket> {
-        let mixed = match self {
+    fn bucket(&self) -> &'static SpinLock<Bucket> {
+        let mixed = match *self {
             Key::Private { root, address } => address >> 2 ^ (root as u64) << 7,
-            Key::Shared { frame, offset } => offset >> 2 ^ (frame as u64) << 10,
+            Key::Shared { ref frame, offset } => offset >> 2 ^ (frame.number() as u64) << 10,
         };
         // Fibonacci hashing: the high bits of a product by the golden ratio are well mixed.
         &BUCKETS[(mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKET_BITS)) as usize]
@@ -119,7 +120,7 @@ fn ended(error: WaitError, patience: Patience) -> Errno {
 /// Takes a waiter out of its bucket; `false` if a waker was faster.
 fn leave(waiter: &Arc<Waiter>) -> bool {
     loop {
-        let key = *waiter.key.lock();
+        let key = waiter.key.lock().clone();
         let mut bucket = key.bucket().lock();
         // It may have been moved between the two locks.
         if *waiter.key.lock() == key {
@@ -137,14 +138,14 @@ pub fn wake(address: u64, scope: Scope, count: usize, bits: u32) -> Result<usize
         return Err(Errno::EINVAL);
     }
     let key = Key::of(address, scope)?;
-    Ok(wake_in(&mut key.bucket().lock(), key, count, bits))
+    Ok(wake_in(&mut key.bucket().lock(), &key, count, bits))
 }
 
-fn wake_in(bucket: &mut Bucket, key: Key, count: usize, bits: u32) -> usize {
+fn wake_in(bucket: &mut Bucket, key: &Key, count: usize, bits: u32) -> usize {
     let mut woken = 0;
     let mut index = 0;
     while woken < count && index < bucket.len() {
-        if bucket[index].bits & bits != 0 && *bucket[index].key.lock() == key {
+        if bucket[index].bits & bits != 0 && *bucket[index].key.lock() == *key {
             bucket.remove(index).wake();
             woken += 1;
         } else {
@@ -171,7 +172,7 @@ pub struct Requeue {
 /// Wakes some waiters and moves others to another futex; says how many in all.
 pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
     let (from, to) = (Key::of(request.from, scope)?, Key::of(request.to, scope)?);
-    let (mut source, mut target) = lock_two(from, to);
+    let (mut source, mut target) = lock_two(&from, &to);
     if let Some(expected) = request.expected
         && read_user_u32(request.from).map_err(|_| Errno::EFAULT)? != expected
     {
@@ -180,7 +181,7 @@ pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
     if let Some(target) = &mut target {
         heap::reserve(target, request.moved.min(source.len()))?;
     }
-    let woken = wake_in(&mut source, from, request.wake, u32::MAX);
+    let woken = wake_in(&mut source, &from, request.wake, u32::MAX);
     let mut moved = 0;
     let mut index = 0;
     while moved < request.moved && index < source.len() {
@@ -188,7 +189,7 @@ pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
             index += 1;
             continue;
         }
-        *source[index].key.lock() = to;
+        *source[index].key.lock() = to.clone();
         moved += 1;
         match &mut target {
             Some(target) => target.push(source.remove(index)),
@@ -203,7 +204,7 @@ type BucketGuard = SpinLockGuard<'static, Bucket>;
 
 /// Locks the buckets of both, in the order of their addresses so that two callers cannot wait for
 /// each other. The second is `None` if they are the same bucket.
-fn lock_two(from: Key, to: Key) -> (BucketGuard, Option<BucketGuard>) {
+fn lock_two(from: &Key, to: &Key) -> (BucketGuard, Option<BucketGuard>) {
     let (source, target) = (from.bucket(), to.bucket());
     match core::ptr::from_ref(source).cmp(&core::ptr::from_ref(target)) {
         core::cmp::Ordering::Equal => (source.lock(), None),

@@ -2,7 +2,7 @@
 
 use mm::region::{Attributes, Backing, Sharing};
 use mm::space::{MapError, Placement};
-use mm::{Frame, MmUser, PAGE_SIZE, Page, USER_END};
+use mm::{Frame, Machine, MmUser, PAGE_SIZE, Page, USER_END};
 
 use crate::errno::Errno;
 use crate::machine::Kernel;
@@ -81,15 +81,42 @@ pub fn current() -> &'static Mm {
     sched::current_mm().expect("a kernel thread has no address space of its own")
 }
 
+/// A frame of shared memory that stays as it is, and is nobody else's, while this lives.
+#[derive(PartialEq, Eq)]
+pub struct SharedFrame(Frame);
+
+impl SharedFrame {
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.0.number()
+    }
+}
+
+impl Clone for SharedFrame {
+    fn clone(&self) -> Self {
+        Kernel::system().frames.get(self.0);
+        Self(self.0)
+    }
+}
+
+impl Drop for SharedFrame {
+    fn drop(&mut self) {
+        Kernel::system().frames.put(self.0);
+    }
+}
+
 /// The frame behind an address of shared memory; `None` if the memory is private or not there.
-pub fn shared_frame(address: u64) -> Option<Frame> {
+pub fn shared_frame(address: u64) -> Option<SharedFrame> {
     let page = Page::containing(address)?;
     let space = current().space();
     let region = space.regions().find(page)?;
     if region.attributes.sharing != Sharing::Shared {
         return None;
     }
-    space.tables().get(page).frame()
+    // The lock keeps the mapping, which has a reference, until we have ours.
+    let frame = space.tables().get(page).frame()?;
+    Kernel::system().frames.get(frame);
+    Some(SharedFrame(frame))
 }
 
 /// What the region of an address is called; empty for one without a name.

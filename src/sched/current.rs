@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 
 use mm::{Machine, Mm, MmUser};
 
+use super::thread::flags;
 use super::{Local, Thread};
 use crate::arch::fpsimd;
 use crate::machine::Kernel;
@@ -61,6 +62,12 @@ pub fn current_arc() -> Arc<Thread> {
         Arc::increment_strong_count(thread);
         Arc::from_raw(thread)
     }
+}
+
+/// Whether a signal waits for the running thread: a call that takes long ends with what it has done so far.
+pub fn is_interrupted() -> bool {
+    // Relaxed: if it comes later, it is seen later.
+    current().flags.load(Ordering::Relaxed) & (flags::SIGNAL_PENDING | flags::KILL) != 0
 }
 
 /// The running thread's address space; `None` in a kernel thread.

@@ -31,7 +31,8 @@ use mm::System;
 
 pub use self::affinity::set_affinity;
 pub use self::current::{
-    current, current_arc, current_mm, current_on, fp_registers, on_fp_trap, replace_mm, set_fp_registers, share_mm,
+    current, current_arc, current_mm, current_on, fp_registers, is_interrupted, on_fp_trap, replace_mm,
+    set_fp_registers, share_mm,
 };
 pub use self::runqueue::Local;
 pub use self::thread::{Builder, Thread};

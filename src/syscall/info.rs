@@ -7,7 +7,7 @@ use crate::arch::timer::now_ns;
 use crate::errno::Errno;
 use crate::fs::{descriptor, proc};
 use crate::process::{family, memory};
-use crate::{random, user_memory};
+use crate::{random, sched, user_memory};
 
 /// The bytes of one field of `struct new_utsname`.
 const FIELD: usize = 65;
@@ -42,7 +42,7 @@ pub(super) fn getrandom(call: &mut Call<'_>) -> Result<usize, Errno> {
     }
     let length = (call.arg(1) as usize).min(i32::MAX as usize);
     let mut done = 0;
-    while done < length {
+    while done < length && !(done > 0 && sched::is_interrupted()) {
         let mut chunk: [u8; CHUNK] = random::bytes();
         let count = CHUNK.min(length - done);
         let written = user_memory::write_bytes(call.arg(0).wrapping_add(done as u64), &chunk[..count]);

@@ -106,7 +106,7 @@ pub fn push(
 ) -> Result<(), Errno> {
     let Handler::Function(handler) = action.handler else { return Err(Errno::EINVAL) };
     let switches = action.has(linux::SA_ONSTACK) && stack.size != 0 && !stack.holds(frame.sp);
-    let top = if switches { stack.start + stack.size } else { frame.sp };
+    let top = if switches { stack.start.wrapping_add(stack.size) } else { frame.sp };
     // The frame record of the interrupted function, then the signal frame below it.
     let record = top.checked_sub(16).ok_or(Errno::EFAULT)? & !15;
     let sp = record.checked_sub(RESERVED_END).ok_or(Errno::EFAULT)?;

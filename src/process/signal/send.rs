@@ -116,6 +116,14 @@ pub fn set_mask(mask: SignalSet) {
     }
 }
 
+/// Lets another thread take the signals that wait for the process of `thread`, which takes none any more.
+pub fn pass_on_all(thread: &UserThread) {
+    let waiting = thread.process.signals.lock().pending.set();
+    if !waiting.is_empty() {
+        pass_on(thread, waiting);
+    }
+}
+
 /// Lets another thread take signals of the process that `thread` blocks.
 fn pass_on(thread: &UserThread, signals: SignalSet) {
     let threads = thread.process.threads.lock();

@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case] = &[
     ("cwd", cwd),
     ("devices", devices),
     ("proc", proc),
+    ("written", written),
 ];
 
 /// A regular file that exists wherever this program runs, also when it was not started by its full name.
@@ -217,4 +218,23 @@ fn proc(notes: &mut Notes) {
     };
     let permissions = maps.lines().find_map(|line| holds(&line)).unwrap_or("nowhere".to_string());
     notes.note("maps-show-the-stack-as", permissions);
+}
+
+fn written(notes: &mut Notes) {
+    let mut found = empty_stat();
+    let _ = call(libc::SYS_mkdirat, &[HERE, at(b"/tmp\0"), 0o777]);
+    let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_RDWR;
+    let file = must(libc::SYS_openat, &[HERE, at(b"/tmp/conform-written\0"), flags as u64, 0o600]);
+    must(libc::SYS_lseek, &[file, 100, 0]);
+    notes.call("nothing-past-the-end", libc::SYS_write, &[file, at(b"x"), 0]);
+    notes.call("fstat", libc::SYS_fstat, &[file, into(&mut found)]);
+    notes.note("size", found.st_size);
+    let written = call(libc::SYS_pwrite64, &[file, PageEnd::new().before_end(10), 100, 0]).max(0);
+    must(libc::SYS_fstat, &[file, into(&mut found)]);
+    notes.note("size-is-what-was-written", found.st_size == written);
+    notes.call("unlink", libc::SYS_unlinkat, &[HERE, at(b"/tmp/conform-written\0"), 0]);
+    must(libc::SYS_mkdirat, &[HERE, at(b"/tmp/conform-removed\0"), 0o700]);
+    must(libc::SYS_chdir, &[at(b"/tmp/conform-removed\0")]);
+    notes.call("rmdir", libc::SYS_unlinkat, &[HERE, at(b"/tmp/conform-removed\0"), libc::AT_REMOVEDIR as u64]);
+    notes.call("mkdir-in-what-was-removed", libc::SYS_mkdirat, &[HERE, at(b"below\0"), 0o700]);
 }

@@ -25,6 +25,7 @@ pub(super) const CASES: &[Case] = &[
     ("bitset", bitset),
     ("processes", processes),
     ("copied-page", copied_page),
+    ("unmapped-page", unmapped_page),
 ];
 
 const PRIVATE: u64 = libc::FUTEX_PRIVATE_FLAG as u64;
@@ -210,4 +211,19 @@ fn copied_page(notes: &mut Notes) {
     thread::sleep(Duration::from_millis(100));
     notes.note("wake", answer(futex(word, libc::FUTEX_WAKE as u64, 1, &[])));
     notes.note("child-times-out", format!("{:?}", process::wait(child.expect("a child")).expect("the child").1));
+}
+
+/// A waiter's page is unmapped and the next page is shared: perhaps in the same frame, but it is another futex.
+fn unmapped_page(notes: &mut Notes) {
+    let old = SharedPage::new().expect("a page");
+    let word = at(&old[0]);
+    let mut wake = String::new();
+    let wait = |_| call(libc::SYS_futex, &[word, libc::FUTEX_WAIT as u64, 0, at(&[0i64, 600_000_000])]);
+    let waiter = with_waiters(1, wait, || {
+        drop(old);
+        let pages = [const { SharedPage::new }; 8].map(|new| new().expect("a page"));
+        wake = pages.each_ref().map(|new| answer(futex(&new[0], libc::FUTEX_WAKE as u64, 1, &[]))).join(",");
+    });
+    notes.note("wakes-on-new-pages", wake);
+    notes.note("waiter", waiter);
 }
