@@ -136,13 +136,17 @@ fn start(child: Arc<UserThread>, mm: MmUser<Kernel>, request: &Request, parent: 
         .build(thread::begin)
         .map_err(|_| Errno::EAGAIN)?;
     child.bind(&thread);
-    if !Arc::ptr_eq(&child.process, &parent.process) {
+    let is_process = !Arc::ptr_eq(&child.process, &parent.process);
+    if is_process {
         family::add_process(&child.process, parent.process.pid)?;
     }
     family::add_thread(&child);
     // Whoever ends the process from here on reaches the child too; before, it finds out itself.
     if let Err(error) = heap::push(&mut child.process.threads.lock(), child.clone()) {
         family::remove_thread(child.tid());
+        if is_process {
+            family::remove_process(child.process.pid);
+        }
         return Err(error);
     }
     thread.start();
