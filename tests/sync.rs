@@ -1,4 +1,6 @@
 //! Locks, guards and the heap: what they exclude, on one CPU and between all.
+//!
+//! Not on 8 CPUs in the suite: under `-icount` the run takes minutes: 102 s on an idle host, with all tests ok.
 //@ smp: 1 2 4
 //@ timeout: 120
 #![no_std]

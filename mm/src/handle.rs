@@ -1,4 +1,5 @@
-//! Handles: the only way to hold an `Mm`. The one file of the mm layer with raw pointers.
+//! Handles: the only way to hold an `Mm`. With `slot`, one of the two files of the mm layer with raw
+//! pointers.
 //!
 //! [`MmUser`] is one `mm_users`, [`MmRef`] one `mm_count`. Neither can be copied; dropping one
 //! gives it back. A last [`MmRef`] dropped where waiting is not allowed goes to the reaper.
@@ -33,7 +34,7 @@ impl<M: Machine> MmRef<M> {
         self.try_grab_user().then(|| MmUser(self.0))
     }
 
-    /// Takes the next dead `Mm` of a list: undoes [`MmRef::into_raw`].
+    /// The reference that [`MmRef::into_raw`] dissolved.
     ///
     /// # Safety
     /// The pointer came from `into_raw`, and this is its only return.

@@ -33,8 +33,6 @@ pub enum Complaint {
     SlotNamesDead,
     /// A CPU's `TTBR0_EL1` holds the root of an `Mm` that is about to be freed.
     RootStillLoaded,
-    /// A CPU's task went user→user, but its slot did not name its own `Mm`.
-    SlotDisagrees,
 }
 
 /// Fault-injection points: places between two steps of a protocol where a test may stop a CPU.
@@ -90,7 +88,7 @@ pub enum Point {
 ///   in the one switch function, on [`Machine::irqs_masked`].
 /// * **P4** whoever waits for other CPUs has interrupts on and holds no lock that is taken with
 ///   interrupts masked: [`Machine::may_wait`] must say no otherwise. *Enforced*: a final drop
-///   where it says no goes to the reaper, and [`Machine::on_cpus`] asserts it.
+///   where it says no goes to the reaper, and [`Machine::on_cpus`] asserts that interrupts are on.
 /// * **P5** a CPU that goes offline loads `init_mm` before it stops taking interrupts.
 /// * **P6** code that interrupts a masked section never dereferences the slot: only the CPU
 ///   itself does, with interrupts masked.
@@ -143,7 +141,7 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// interrupts masked, and returns when all have run it. What they wrote is visible here.
     ///
     /// # Panics
-    /// In debug builds, unless [`Machine::may_wait`].
+    /// In debug builds, if interrupts are masked.
     fn on_cpus(targets: &CpuSet, reason: IpiReason, f: &(dyn Fn(CpuId) + Sync));
 
     /// The table in a frame that the mm layer uses as a table. Total: any frame that the

@@ -31,8 +31,6 @@ pub enum Op {
     TlbiVale1,
     /// `TLBI ASIDE1IS`: everything under one ASID, every CPU.
     TlbiAside1is,
-    /// `TLBI ASIDE1`: everything under one ASID, this CPU.
-    TlbiAside1,
     /// `TLBI VMALLE1`: everything of this CPU.
     TlbiVmalle1,
 }

@@ -182,8 +182,8 @@ impl<M: Machine> System<M> {
     /// kernel thread, idle, or a task that has none any more. It needs the CPU's own part only, and
     /// so does not look for the shared one.
     ///
-    /// Interrupts are masked. Both `Mm`s have users throughout: the tasks' own. After it, with
-    /// interrupts on again and no lock held, comes [`System::finish_switch`].
+    /// Interrupts are masked. Both `Mm`s have users throughout: the tasks' own. After it, with no
+    /// lock held, comes [`System::finish_switch`].
     #[inline]
     pub fn switch_to(prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
         let cpu = M::cpu_state();
@@ -209,8 +209,8 @@ impl<M: Machine> System<M> {
     }
 
     /// Gives back what the switch before it took from this CPU: its lazy reference, or its share in
-    /// a dead `Mm`. It may be the last one, so this runs in the next task's context, after the
-    /// scheduler's lock.
+    /// a dead `Mm`. It may be the last one, so this runs in the next task's context. Called with
+    /// interrupts masked, it leaves the free to the reaper.
     #[inline]
     pub fn finish_switch() {
         let cpu = M::cpu_state();

@@ -50,11 +50,6 @@ impl<T, M: Machine> Lock<T, M> {
         let pinned = M::pin();
         LockGuard { guard: self.0.lock(), _pinned: pinned }
     }
-
-    /// The value, without locking: the borrow proves that nobody else can reach it.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut()
-    }
 }
 
 /// Proof that a [`Lock`] is held. Unlocks first, then lets preemption back in.

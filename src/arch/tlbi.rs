@@ -70,9 +70,6 @@ macro_rules! instruction {
     (TlbiAside1is) => {
         "tlbi aside1is, {operand}"
     };
-    (TlbiAside1) => {
-        "tlbi aside1, {operand}"
-    };
     (TlbiVmalle1) => {
         "tlbi vmalle1"
     };

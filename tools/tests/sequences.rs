@@ -40,7 +40,6 @@ fn encoding(op: Op) -> u32 {
         Op::TlbiVae1is => tlbi(3, 1),
         Op::TlbiAside1is => tlbi(3, 2),
         Op::TlbiVale1 => tlbi(7, 5),
-        Op::TlbiAside1 => tlbi(7, 2),
         Op::TlbiVmalle1 => tlbi(7, 0) | REGISTER,
     }
 }

@@ -93,7 +93,7 @@ impl Issued {
                 entry.level == LEAF_LEVEL && entry.asid == self.asid && entry.page == self.page
             }
             Op::TlbiVae1is => entry.asid == self.asid && covers(entry.level, entry.page, self.page),
-            Op::TlbiAside1is | Op::TlbiAside1 => entry.asid == self.asid,
+            Op::TlbiAside1is => entry.asid == self.asid,
             Op::TlbiVmalle1 => true,
             _ => unreachable!("{:?} invalidates nothing", self.op),
         }
@@ -185,7 +185,7 @@ impl State {
                 self.land_all(cpu, &everybody);
             }
             Op::TlbiVale1is | Op::TlbiVae1is | Op::TlbiAside1is => self.issue(cpu, op, operand, 0..self.cpus.len()),
-            Op::TlbiVale1 | Op::TlbiAside1 | Op::TlbiVmalle1 => self.issue(cpu, op, operand, cpu..cpu + 1),
+            Op::TlbiVale1 | Op::TlbiVmalle1 => self.issue(cpu, op, operand, cpu..cpu + 1),
         }
     }
 
