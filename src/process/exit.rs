@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as linux;
 
 use crate::drivers::power;
+use crate::process::family::endings::{self, Rest};
 use crate::process::futex::Scope;
 use crate::process::signal::{Action, Cause, Handler, Info, Signal, send};
 use crate::process::{Ending, Process, UserThread, alarm, family, futex, thread};
@@ -78,26 +79,26 @@ fn end_family_member(process: &Arc<Process>) {
     alarm::cancel(process);
     process.files.close_all();
     process.return_address_space();
-    let parent = family::process(process.parent()).ok();
-    let forgotten = parent.as_ref().is_some_and(|parent| wants_no_news(parent));
-    for concerned in family::end(process.pid, ending, forgotten) {
+    for concerned in endings::end(process.pid, ending, tell) {
         concerned.changed.wake_all();
     }
-    if let Some(parent) = parent {
-        tell(&parent, process, ending);
+}
+
+/// See [`endings::Tell`].
+fn tell(parent: &Arc<Process>, child: &Process, ending: Ending) -> Rest {
+    let Ok(signal) = Signal::new(u64::from(child.exit_signal())) else { return Rest::Waits };
+    let mut rest = Rest::Waits;
+    if signal == Signal::SIGCHLD {
+        let action: Action = *parent.signals.lock().actions.get(signal);
+        if action.handler == Handler::Ignore {
+            return Rest::IsForgotten;
+        }
+        if action.has(linux::SA_NOCLDWAIT) {
+            rest = Rest::IsForgotten;
+        }
     }
-}
-
-/// Whether the process has said that it will not ask about its children.
-fn wants_no_news(process: &Process) -> bool {
-    let signals = process.signals.lock();
-    let action: &Action = signals.actions.get(Signal::SIGCHLD);
-    action.handler == Handler::Ignore || action.has(linux::SA_NOCLDWAIT)
-}
-
-fn tell(parent: &Arc<Process>, child: &Process, ending: Ending) {
-    let Ok(signal) = Signal::new(u64::from(child.exit_signal)) else { return };
     let (code, status) = ending.to_code_and_status();
     let cause = Cause::Child { pid: child.pid, status };
     send::to_process(parent, Info { signal, code, cause });
+    rest
 }

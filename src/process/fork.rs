@@ -142,7 +142,8 @@ fn start(child: Arc<UserThread>, mm: MmUser<Kernel>, request: &Request, parent: 
     }
     family::add_thread(&child);
     // Whoever ends the process from here on reaches the child too; before, it finds out itself.
-    if let Err(error) = heap::push(&mut child.process.threads.lock(), child.clone()) {
+    let joined = heap::push(&mut child.process.threads.lock(), child.clone());
+    if let Err(error) = joined {
         family::remove_thread(child.tid());
         if is_process {
             family::remove_process(child.process.pid);

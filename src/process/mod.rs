@@ -2,7 +2,8 @@
 //!
 //! A [`Process`] is what its threads share; a [`UserThread`] is what one of them has for itself,
 //! and hangs on the scheduler's thread. [`family`] knows who is whose child. Lock order: family →
-//! a process's threads → its signals → a thread's signals; every other lock here is a leaf.
+//! a process's threads → its signals → a thread's signals; every other lock here is a leaf. The family
+//! is outermost because a child's end and the signal that tells of it appear in one step.
 
 pub mod alarm;
 pub mod elf;
@@ -32,7 +33,7 @@ use crate::fs::path::Start;
 use crate::sched::WaitQueue;
 use crate::sync::SpinLock;
 pub use signal::deliver::before_return;
-use signal::{Actions, ProcessSignals};
+use signal::{Actions, ProcessSignals, Signal};
 pub use thread::{UserThread, current};
 
 /// How a process ended.
@@ -76,8 +77,8 @@ pub struct Process {
     pub pid: u32,
     /// Its parent's number; 0 for none. Relaxed: written under the lock of `family`; a reader gets the one or the other.
     parent: AtomicU32,
-    /// The signal that its parent gets when it ends; 0 for none.
-    pub exit_signal: u32,
+    /// The signal that its parent gets when it ends; 0 for none. Relaxed: written and read under the lock of `family`.
+    exit_signal: AtomicU32,
     /// Its living threads.
     pub threads: SpinLock<Vec<Arc<UserThread>>>,
     /// A thread left, or a child changed: for `execve`, `wait4` and a parent in `vfork`.
@@ -124,7 +125,7 @@ impl Process {
         Arc::new(Process {
             pid,
             parent: AtomicU32::new(0),
-            exit_signal,
+            exit_signal: AtomicU32::new(exit_signal),
             threads: SpinLock::new(Vec::new()),
             changed: WaitQueue::new(),
             signals: SpinLock::new(ProcessSignals::new(actions)),
@@ -146,6 +147,15 @@ impl Process {
 
     fn set_parent(&self, parent: u32) {
         self.parent.store(parent, Ordering::Relaxed);
+    }
+
+    /// The signal that its parent gets when it ends; 0 for none.
+    pub fn exit_signal(&self) -> u32 {
+        self.exit_signal.load(Ordering::Relaxed)
+    }
+
+    fn set_exit_signal(&self, signal: Signal) {
+        self.exit_signal.store(signal.number(), Ordering::Relaxed);
     }
 
     /// Where it is and what it is.

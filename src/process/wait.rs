@@ -1,7 +1,7 @@
 //! Waiting for children.
 
 use crate::errno::Errno;
-use crate::process::family::{self, Found, Wanted};
+use crate::process::family::endings::{self, Found, Question};
 use crate::process::{Process, thread};
 use crate::sched::Patience;
 
@@ -14,11 +14,10 @@ pub enum Hang {
     No,
 }
 
-/// Waits for a child to end. `Ok(None)` comes with [`Hang::No`] only. Unless `keep`, the child is
-/// forgotten then.
-pub fn for_child(wanted: Wanted, hang: Hang, keep: bool) -> Result<Option<Found>, Errno> {
+/// Waits for a child to end. `Ok(None)` comes with [`Hang::No`] only.
+pub fn for_child(question: &Question, hang: Hang) -> Result<Option<Found>, Errno> {
     let process = &thread::current().process;
-    let look = || family::find_ended(process.pid, wanted, keep).transpose();
+    let look = || endings::find_ended(process.pid, question).transpose();
     match hang {
         Hang::No => look().transpose(),
         Hang::Yes => process.changed.wait(Patience::INTERRUPTIBLE, look)?.map(Some),

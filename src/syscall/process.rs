@@ -8,7 +8,8 @@ use super::Call;
 use super::info::USAGE_WORDS;
 use super::paths::read_path;
 use crate::errno::Errno;
-use crate::process::family::{self, Wanted};
+use crate::process::family;
+use crate::process::family::endings::{Kind, Question, Wanted};
 use crate::process::signal::{Cause, Info, Signal};
 use crate::process::stack::{self, Strings};
 use crate::process::wait::{self, Hang};
@@ -79,7 +80,16 @@ fn wanted(pid: i32) -> Result<Wanted, Errno> {
 }
 
 /// Options that ask for children which cannot be here: stopped ones, and other threads'.
-const IDLE_OPTIONS: u32 = linux::WUNTRACED | linux::WCONTINUED | linux::__WNOTHREAD | linux::__WALL | linux::__WCLONE;
+const IDLE_OPTIONS: u32 = linux::WUNTRACED | linux::WCONTINUED | linux::__WNOTHREAD;
+const KINDS: u32 = linux::__WALL | linux::__WCLONE;
+
+fn kind(options: u32) -> Kind {
+    match options & KINDS {
+        0 => Kind::Usual,
+        linux::__WCLONE => Kind::Clones,
+        _ => Kind::All,
+    }
+}
 
 fn hang(options: u32) -> Hang {
     if options & linux::WNOHANG != 0 { Hang::No } else { Hang::Yes }
@@ -87,11 +97,11 @@ fn hang(options: u32) -> Hang {
 
 pub(super) fn wait4(call: &mut Call<'_>) -> Result<usize, Errno> {
     let options = call.arg32(2);
-    if options & !(linux::WNOHANG | IDLE_OPTIONS) != 0 {
+    if options & !(linux::WNOHANG | IDLE_OPTIONS | KINDS) != 0 {
         return Err(Errno::EINVAL);
     }
-    let wanted = wanted(call.arg32(0) as i32)?;
-    let Some(found) = wait::for_child(wanted, hang(options), false)? else { return Ok(0) };
+    let question = Question { wanted: wanted(call.arg32(0) as i32)?, kind: kind(options), keep: false };
+    let Some(found) = wait::for_child(&question, hang(options))? else { return Ok(0) };
     user_memory::write_unless_null(call.arg(1), &found.ending.to_status())?;
     user_memory::write_unless_null(call.arg(3), &[0u64; USAGE_WORDS])?;
     Ok(found.pid as usize)
@@ -99,7 +109,7 @@ pub(super) fn wait4(call: &mut Call<'_>) -> Result<usize, Errno> {
 
 pub(super) fn waitid(call: &mut Call<'_>) -> Result<usize, Errno> {
     let options = call.arg32(3);
-    let known = linux::WNOHANG | linux::WNOWAIT | linux::WEXITED | linux::WSTOPPED | IDLE_OPTIONS;
+    let known = linux::WNOHANG | linux::WNOWAIT | linux::WEXITED | linux::WSTOPPED | IDLE_OPTIONS | KINDS;
     let asks = linux::WEXITED | linux::WSTOPPED | linux::WCONTINUED;
     if options & !known != 0 || options & asks == 0 {
         return Err(Errno::EINVAL);
@@ -112,9 +122,9 @@ pub(super) fn waitid(call: &mut Call<'_>) -> Result<usize, Errno> {
         linux::P_PGID => Wanted::Group(id),
         _ => return Err(Errno::EINVAL),
     };
-    let keep = options & linux::WNOWAIT != 0;
+    let question = Question { wanted, kind: kind(options), keep: options & linux::WNOWAIT != 0 };
     let mut info = [0; crate::process::signal::info::SIZE];
-    if let Some(found) = wait::for_child(wanted, hang(options), keep)? {
+    if let Some(found) = wait::for_child(&question, hang(options))? {
         let (code, status) = found.ending.to_code_and_status();
         let cause = Cause::Child { pid: found.pid, status };
         info = Info { signal: Signal::SIGCHLD, code, cause }.to_bytes();

@@ -18,15 +18,14 @@ pub fn to_process(process: &Arc<Process>, info: Info) {
     }
     let threads = process.threads.lock();
     let mut shared = process.signals.lock();
-    let taker = threads.iter().find(|thread| thread.signals.lock().takes(info.signal)).cloned();
-    let awaited = taker.as_ref().is_some_and(|thread| thread.signals.lock().awaited.contains(info.signal));
+    let taker = threads.iter().find(|thread| thread.signals.lock().takes(info.signal));
+    let awaited = taker.is_some_and(|thread| thread.signals.lock().awaited.contains(info.signal));
     // One that is blocked may still be wanted when it no longer is.
     if taker.is_some() && !awaited && shared.actions.get(info.signal).ignores(info.signal) {
         return;
     }
     let _ = shared.pending.add(info);
     drop(shared);
-    drop(threads);
     if let Some(thread) = taker {
         thread.notice();
     }

@@ -32,7 +32,7 @@ fn own_path() -> String {
 }
 
 /// Executes this program with an environment of one variable. Only comes back if that fails.
-fn become_child(what: &str, extra: &[&str]) -> i64 {
+pub(super) fn become_child(what: &str, extra: &[&str]) -> i64 {
     let text = |s: &str| CString::new(s).expect("no zero bytes");
     let path = text(&own_path());
     let words: Vec<_> = ["conform", CHILD, what].iter().chain(extra).map(|word| text(word)).collect();

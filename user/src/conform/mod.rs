@@ -4,6 +4,7 @@
 //! `linux.expected`, so that what is right is data and not a habit of this code. Each case runs in a child of its own:
 //! one that crashes or hangs costs its own checks only, and leaves no handler, descriptor or mapping to the next.
 
+mod children;
 mod descriptors;
 mod exec;
 mod faults;
@@ -45,6 +46,7 @@ const GROUPS: &[(&str, &[Case])] = &[
     ("stacks", stacks::CASES),
     ("faults", faults::CASES),
     ("processes", processes::CASES),
+    ("children", children::CASES),
     ("exec", exec::CASES),
     ("threads", threads::CASES),
     ("futex", futex::CASES),

@@ -1,7 +1,9 @@
 //! Who is whose child, and who has which number.
 //!
 //! One lock over one table: relations change in pairs (a parent's list and a child's field), and
-//! births and deaths are rare beside everything else.
+//! births and deaths are rare beside everything else. [`endings`] has the deaths.
+
+pub mod endings;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -9,6 +11,7 @@ use alloc::vec::Vec;
 
 use crate::errno::Errno;
 use crate::heap;
+use crate::process::signal::Signal;
 use crate::process::{Ending, Process, UserThread};
 use crate::sync::SpinLock;
 
@@ -38,25 +41,6 @@ struct Family {
 
 static FAMILY: SpinLock<Family> =
     SpinLock::new(Family { members: BTreeMap::new(), threads: BTreeMap::new(), next: INIT });
-
-/// Which children a `wait4` asks for.
-#[derive(Clone, Copy)]
-pub enum Wanted {
-    /// Any.
-    Any,
-    /// The one with this number.
-    Pid(u32),
-    /// Those of this group.
-    Group(u32),
-}
-
-/// What a parent asked for.
-pub struct Found {
-    /// The child.
-    pub pid: u32,
-    /// How it ended.
-    pub ending: Ending,
-}
 
 impl Family {
     fn new_number(&mut self) -> Result<u32, Errno> {
@@ -169,70 +153,6 @@ impl Family {
         }
         Some(member)
     }
-
-    /// Gives the children of a process to the first one.
-    fn orphan(&mut self, pid: u32) {
-        let Some(member) = self.members.get_mut(&pid) else { return };
-        let children = core::mem::take(&mut member.children);
-        for &child in &children {
-            if let Some(child) = self.members.get_mut(&child) {
-                child.process.set_parent(INIT);
-            }
-        }
-        if let Some(init) = self.members.get_mut(&INIT) {
-            init.children.extend(children);
-        }
-    }
-}
-
-/// A process ended: its children become the first process's, and it waits for its parent to ask,
-/// unless `forgotten`. Gives the parent, and the first process if that has dead children now.
-pub fn end(pid: u32, ending: Ending, forgotten: bool) -> Vec<Arc<Process>> {
-    let mut family = FAMILY.lock();
-    let had_children = family.members.get(&pid).is_some_and(|member| !member.children.is_empty());
-    family.orphan(pid);
-    let Some(member) = family.members.get_mut(&pid) else { return Vec::new() };
-    member.ending = Some(ending);
-    let parent = member.process.parent();
-    let removed = if forgotten { family.remove(pid) } else { None };
-    let mut concerned: Vec<_> = family.members.get(&parent).map(|member| member.process.clone()).into_iter().collect();
-    if had_children && parent != INIT {
-        concerned.extend(family.members.get(&INIT).map(|member| member.process.clone()));
-    }
-    drop(family);
-    drop(removed);
-    concerned
-}
-
-/// Looks for a child of `parent` that has ended. `Ok(None)` says that there are such children, and
-/// none has ended. Unless `keep`, the child is gone then.
-pub fn find_ended(parent: u32, wanted: Wanted, keep: bool) -> Result<Option<Found>, Errno> {
-    let mut family = FAMILY.lock();
-    let mut any = false;
-    let mut found = None;
-    for &pid in &family.member(parent)?.children {
-        let child = family.member(pid)?;
-        let matches = match wanted {
-            Wanted::Any => true,
-            Wanted::Pid(wanted) => pid == wanted,
-            Wanted::Group(group) => child.group == group,
-        };
-        any |= matches;
-        if let (true, Some(ending)) = (matches, child.ending) {
-            found = Some(Found { pid, ending });
-            break;
-        }
-    }
-    if !any {
-        return Err(Errno::ECHILD);
-    }
-    let removed = match &found {
-        Some(found) if !keep => family.remove(found.pid),
-        _ => None,
-    };
-    drop(family);
-    drop(removed);
-    Ok(found)
 }
 
 /// The process group of a process.
@@ -245,10 +165,11 @@ pub fn session(pid: u32) -> Result<u32, Errno> {
     FAMILY.lock().member(pid).map(|member| member.session)
 }
 
-/// Notes that a process ran `execve`.
+/// Notes that a process ran `execve`: from now on it tells of its end as most do.
 pub fn note_exec(pid: u32) {
     if let Some(member) = FAMILY.lock().members.get_mut(&pid) {
         member.has_executed = true;
+        member.process.set_exit_signal(Signal::SIGCHLD);
     }
 }
 
