@@ -57,6 +57,18 @@ impl Reason {
         }
     }
 
+    /// What it is called in `/proc/interrupts`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::Call => "Function call interrupts",
+            Reason::Reschedule => "Rescheduling interrupts",
+            Reason::Flush => "TLB flush interrupts",
+            Reason::Shoot => "Lazy TLB shoot interrupts",
+            Reason::Check => "Lazy TLB check interrupts",
+            Reason::Stop => "CPU stop interrupts",
+        }
+    }
+
     const fn sgi(self) -> u32 {
         match self {
             Reason::Call | Reason::Shoot | Reason::Check => 0,
@@ -74,19 +86,23 @@ pub struct Local {
     request: Request,
     /// SGIs sent, by reason. Written by this CPU only.
     sent: [AtomicU64; Reason::ALL.len()],
+    /// Requests of others that were served, by reason. Written by this CPU only.
+    served: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Local {
     /// An idle CPU's part.
     pub const fn new() -> Self {
-        Self { inbox: Inbox::new(), request: Request::new(), sent: [const { AtomicU64::new(0) }; Reason::ALL.len()] }
+        Self {
+            inbox: Inbox::new(),
+            request: Request::new(),
+            sent: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            served: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+        }
     }
 
-    fn count(&self, reason: Reason, amount: usize) {
-        let cell = &self.sent[reason as usize];
-        // Relaxed: a number for people. Load and store: only this CPU writes it, and an interrupt
-        // between the two may lose a count of its own.
-        cell.store(cell.load(Ordering::Relaxed) + amount as u64, Ordering::Relaxed);
+    fn count_sent(&self, reason: Reason, amount: usize) {
+        count(&self.sent[reason as usize], amount);
     }
 
     /// How many CPUs ask something of this one and were not heard yet.
@@ -101,16 +117,36 @@ impl Local {
     }
 }
 
+/// Relaxed: a number for people. Load and store: only one CPU writes it, and an interrupt between the
+/// two may lose a count of its own.
+fn count(cell: &AtomicU64, amount: usize) {
+    cell.store(cell.load(Ordering::Relaxed) + amount as u64, Ordering::Relaxed);
+}
+
+/// How many requests of a reason a CPU has had from others. Several that came in one SGI are several, and so
+/// are those that the CPU served without one because it was waiting itself. Requests to reschedule and to stop are
+/// SGIs and nothing more: what is still pending when it is sent again counts once.
+pub fn received(cpu: usize, reason: Reason) -> u64 {
+    match reason {
+        Reason::Reschedule | Reason::Stop => interrupt::taken(cpu, reason.sgi()),
+        // Relaxed: see `count`.
+        _ => percpu::of(cpu).ipi.served[reason as usize].load(Ordering::Relaxed),
+    }
+}
+
 impl Default for Local {
     fn default() -> Self {
         Self::new()
     }
 }
 
+/// A function, its argument, and why it is to run.
+type Work = (fn(usize), usize, Reason);
+
 /// What one CPU asks of others.
 #[derive(Debug)]
 struct Request {
-    work: UnsafeCell<(fn(usize), usize)>,
+    work: UnsafeCell<Work>,
     /// Targets that have not acknowledged. While it is not 0, `work` does not change.
     outstanding: AtomicUsize,
 }
@@ -121,7 +157,7 @@ unsafe impl Sync for Request {}
 
 impl Request {
     const fn new() -> Self {
-        Self { work: UnsafeCell::new((|_| (), 0)), outstanding: AtomicUsize::new(0) }
+        Self { work: UnsafeCell::new((|_| (), 0, Reason::Call)), outstanding: AtomicUsize::new(0) }
     }
 
     fn is_done(&self) -> bool {
@@ -130,7 +166,7 @@ impl Request {
     }
 
     /// Prepares the next round. The caller is this request's CPU, pinned, and the last is done.
-    fn write(&self, work: (fn(usize), usize), targets: usize) {
+    fn write(&self, work: Work, targets: usize) {
         debug_assert!(self.is_done());
         // SAFETY: every reader of the last round has acknowledged, and it reads nothing afterwards;
         // the bits that let others read are set after this.
@@ -139,12 +175,14 @@ impl Request {
         self.outstanding.store(targets, Ordering::Relaxed);
     }
 
-    /// Does the work and acknowledges it. The caller took the sender's bit out of its own inbox.
-    fn run(&self) {
+    /// Does the work, counts it among what this CPU has `served`, and acknowledges it. The caller took the
+    /// sender's bit out of its own inbox.
+    fn run(&self, served: &[AtomicU64]) {
         // SAFETY: the sender set our bit after it wrote the work (`Inbox::post` and `take` pair),
         // and will not write again before our acknowledgement below.
-        let (function, argument) = unsafe { *self.work.get() };
+        let (function, argument, reason) = unsafe { *self.work.get() };
         function(argument);
+        count(&served[reason as usize], 1);
         // Release: pairs with the Acquire in `is_done`. The last touch: the sender may now reuse it.
         self.outstanding.fetch_sub(1, Ordering::Release);
     }
@@ -163,10 +201,10 @@ pub fn online() -> CpuSet {
 /// any CPU goes online.
 pub fn init(on_reschedule: interrupt::Handler) {
     for reason in [Reason::Call, Reason::Flush] {
-        interrupt::register(reason.sgi(), |_| serve());
+        interrupt::register(reason.sgi(), reason.label(), |_| serve());
     }
-    interrupt::register(Reason::Reschedule.sgi(), on_reschedule);
-    interrupt::register(Reason::Stop.sgi(), |_| stop_this_cpu());
+    interrupt::register(Reason::Reschedule.sgi(), Reason::Reschedule.label(), on_reschedule);
+    interrupt::register(Reason::Stop.sgi(), Reason::Stop.label(), |_| stop_this_cpu());
 }
 
 /// Lets others send IPIs to this CPU, whose part of the interrupt controller is set up.
@@ -195,7 +233,7 @@ pub fn on_each_cpu_mask(reason: Reason, mask: &CpuSet, function: fn(usize), argu
     targets.remove(own_id);
     if !targets.is_empty() {
         wait_until_done(&this.ipi.request);
-        this.ipi.request.write((function, argument), targets.count());
+        this.ipi.request.write((function, argument, reason), targets.count());
         post(&this.ipi, own_id, reason, &targets);
     }
     if mask.contains(own_id) {
@@ -212,7 +250,7 @@ fn post(local: &Local, own_id: CpuId, reason: Reason, targets: &CpuSet) {
     // Where the inbox was not empty, whoever made it so has sent an SGI, or is about to.
     let idle: CpuSet = targets.iter().filter(|cpu| percpu::of(cpu.index()).ipi.inbox.post(own_id)).collect();
     if !idle.is_empty() {
-        local.count(reason, idle.count());
+        local.count_sent(reason, idle.count());
         gic::send_sgi(reason.sgi(), &idle);
     }
 }
@@ -230,7 +268,8 @@ fn serve() {
     // Also in the waiter's context: the SGI's handler must not take a bit between its request's
     // start and end, or requests would nest.
     let _irqs_masked = IrqGuard::new();
-    percpu::this().ipi.inbox.take(|sender| percpu::of(sender.index()).ipi.request.run());
+    let local = &percpu::this().ipi;
+    local.inbox.take(|sender| percpu::of(sender.index()).ipi.request.run(&local.served));
 }
 
 /// Makes a CPU look whether another thread should run there.
@@ -238,7 +277,7 @@ fn serve() {
 /// What this CPU stored before, such as the CPU's `need_resched`, is visible to its handler.
 pub fn send_reschedule(cpu: CpuId) {
     let _irqs_masked = IrqGuard::new();
-    percpu::this().ipi.count(Reason::Reschedule, 1);
+    percpu::this().ipi.count_sent(Reason::Reschedule, 1);
     gic::send_sgi_to(Reason::Reschedule.sgi(), cpu);
 }
 
@@ -254,7 +293,7 @@ pub fn stop_others() {
     if others().is_empty() {
         return;
     }
-    percpu::this().ipi.count(Reason::Stop, others().count());
+    percpu::this().ipi.count_sent(Reason::Stop, others().count());
     gic::send_sgi(Reason::Stop.sgi(), &others());
     // A CPU that has masked interrupts for ever never stops: the panic must still be told.
     let end = CNTVCT_EL0.get() + CNTFRQ_EL0.get() / 10;

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsiz
 use spin::once::Once;
 
 use crate::arch::stack::KernelStack;
+use crate::drivers::interrupt;
 use crate::sync::Relax;
 use crate::{ipi, machine, sched};
 
@@ -29,6 +30,8 @@ pub struct PerCpu {
     pub preempt: AtomicU32,
     /// Another thread should run: looked at on the way out of an interrupt. Only this CPU touches it: relaxed.
     pub need_resched: AtomicBool,
+    /// How often it took each interrupt.
+    pub interrupts: interrupt::Taken,
     /// What the module `ipi` keeps.
     pub ipi: ipi::Local,
     /// What the mm layer keeps. Set once by `machine`, before any other CPU starts.
@@ -48,6 +51,7 @@ impl PerCpu {
             id,
             preempt: AtomicU32::new(0),
             need_resched: AtomicBool::new(false),
+            interrupts: interrupt::Taken::new(),
             ipi: ipi::Local::new(),
             mm: AtomicPtr::new(ptr::null_mut()),
             sched: sched::Local::new(),

@@ -23,7 +23,7 @@ fn seconds() -> Option<u64> {
 /// Starts the time. CPU 0 calls it before any CPU calls [`init_cpu`].
 pub fn init() {
     if seconds().is_some() {
-        interrupt::register(platform::get().watchdog_interrupt, |_| on_timer());
+        interrupt::register(platform::get().watchdog_interrupt, "watchdog", |_| on_timer());
         restart();
     }
 }

@@ -28,6 +28,7 @@ kernel_tests! {
     a_call_that_does_not_wait_is_done_by_the_next,
     a_full_inbox_is_not_interrupted_again,
     each_reason_has_its_own_count,
+    each_request_is_counted_where_it_is_served,
 }
 
 /// How often each CPU's function ran.
@@ -78,7 +79,7 @@ fn an_sgi_reaches_only_its_targets() -> Result<(), String> {
     /// One that the kernel does not use.
     const SGI: u32 = 7;
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
-    interrupt::register(SGI, |_| {
+    interrupt::register(SGI, "test", |_| {
         note_run(1);
         TAKEN.fetch_add(1, Ordering::Release);
     });
@@ -260,6 +261,29 @@ fn each_reason_has_its_own_count() -> Result<(), String> {
         ipi::on_each_cpu_mask(reason, &all(), note_run, 1, true);
         expect("SGIs", sent(reason) - before, others)?;
         expect("runs", take_runs(), alloc::vec![1; percpu::count()])?;
+    }
+    Ok(())
+}
+
+/// What a CPU is asked is counted there by reason, also where several requests came in one SGI.
+fn each_request_is_counted_where_it_is_served() -> Result<(), String> {
+    let received = |reason| -> Vec<u64> { (0..percpu::count()).map(|cpu| ipi::received(cpu, reason)).collect() };
+    for reason in [Reason::Call, Reason::Flush, Reason::Shoot, Reason::Check] {
+        let before = received(reason);
+        for targets in sets() {
+            ipi::on_each_cpu_mask(reason, &targets, note_run, 1, true);
+        }
+        // CPU 0 asks, and calls its own function itself.
+        let mut runs = take_runs();
+        runs[0] = 0;
+        let seen: Vec<_> = received(reason).iter().zip(&before).map(|(now, before)| (now - before) as usize).collect();
+        expect("requests served", seen, runs)?;
+    }
+    let before = received(Reason::Reschedule);
+    let last = percpu::count() - 1;
+    ipi::send_reschedule(CpuId(last as u16));
+    while ipi::received(last, Reason::Reschedule) == before[last] {
+        sync::relax();
     }
     Ok(())
 }

@@ -100,7 +100,7 @@ fn is_interrupt_pending() -> bool {
 fn an_interrupt_waits_for_the_guard() -> Outcome {
     /// An SGI that the kernel has no use for.
     const SGI: u32 = 7;
-    interrupt::register(SGI, |_| {
+    interrupt::register(SGI, "test", |_| {
         CALLS.fetch_add(1, Ordering::Relaxed);
     });
     CALLS.store(0, Ordering::Relaxed);

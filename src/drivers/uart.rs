@@ -146,7 +146,7 @@ fn map(registers: Region) -> Pl011 {
 pub fn enable_input() {
     let interrupt = platform::get().uart.and_then(|uart| uart.interrupt);
     if let Some((port, intid)) = PORT.get().zip(interrupt) {
-        interrupt::register(intid, handle_irq);
+        interrupt::register(intid, "uart", handle_irq);
         port.enable_receive_interrupt();
         gic::enable(intid);
     }

@@ -12,6 +12,7 @@ use mm::region::{Attributes, Backing, Sharing};
 use mm::{Counter, Machine, PAGE_SIZE};
 
 use crate::arch::stack;
+use crate::drivers::{gic, interrupt};
 use crate::errno::Errno;
 use crate::fs::borrow;
 use crate::fs::file::{File, Waiting};
@@ -37,11 +38,14 @@ pub enum Report {
     MemInfo,
     /// The regions of the address space of who opens it.
     Maps,
+    /// How often each CPU was interrupted, and for what.
+    Interrupts,
 }
 
 impl Report {
     /// All files.
-    pub const ALL: [Report; 5] = [Report::LazyTlb, Report::Borrow, Report::CpuInfo, Report::MemInfo, Report::Maps];
+    pub const ALL: [Report; 6] =
+        [Report::LazyTlb, Report::Borrow, Report::CpuInfo, Report::MemInfo, Report::Maps, Report::Interrupts];
 
     /// Its path below /proc.
     pub fn name(self) -> &'static [u8] {
@@ -51,6 +55,7 @@ impl Report {
             Report::CpuInfo => b"cpuinfo",
             Report::MemInfo => b"meminfo",
             Report::Maps => b"self/maps",
+            Report::Interrupts => b"interrupts",
         }
     }
 
@@ -68,6 +73,7 @@ impl Report {
             Report::CpuInfo => cpuinfo(&mut text),
             Report::MemInfo => meminfo(&mut text),
             Report::Maps => maps(&mut text),
+            Report::Interrupts => interrupts(&mut text),
         };
         written.map(|()| text.0).map_err(|fmt::Error| Errno::ENOMEM)
     }
@@ -188,6 +194,28 @@ fn maps(text: &mut Writer) -> fmt::Result {
             write!(text, "{:>22}{name}", "")?;
         }
         writeln!(text)?;
+    }
+    Ok(())
+}
+
+/// In Linux's shape: a column for each CPU that is online, a row for each interrupt of a device, then one for
+/// each reason of an IPI, counted by the CPU that was asked (`ipi::received`).
+fn interrupts(text: &mut Writer) -> fmt::Result {
+    let online = ipi::online();
+    write!(text, "{:11}", "")?;
+    online.iter().try_for_each(|cpu| write!(text, "CPU{:<8}", cpu.index()))?;
+    writeln!(text)?;
+    let mut row = |label: fmt::Arguments<'_>, count: &dyn Fn(usize) -> u64, what: fmt::Arguments<'_>| {
+        write!(text, "{label}")?;
+        online.iter().try_for_each(|cpu| write!(text, "{:>10} ", count(cpu.index())))?;
+        writeln!(text, "{what}")
+    };
+    for (intid, name) in interrupt::names().filter(|&(intid, _)| intid >= gic::SGI_COUNT) {
+        let count = |cpu| interrupt::taken(cpu, intid);
+        row(format_args!("{intid:>3}: "), &count, format_args!("{:>9} {intid:>3}  {name}", gic::name()))?;
+    }
+    for (index, reason) in Reason::ALL.into_iter().enumerate() {
+        row(format_args!("IPI{index}:"), &|cpu| ipi::received(cpu, reason), format_args!("      {}", reason.name()))?;
     }
     Ok(())
 }

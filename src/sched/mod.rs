@@ -52,7 +52,7 @@ use crate::sync::{self, IrqGuard};
 pub fn init() {
     timer::init();
     runqueue::init();
-    interrupt::register(platform::get().timer_interrupt, |_| on_timer());
+    interrupt::register(platform::get().timer_interrupt, "timer", |_| on_timer());
 }
 
 /// Makes this CPU one that threads run on. What called it is from now on the CPU's idle thread, and ends in

@@ -13,7 +13,7 @@ use crate::platform::{self, Gic as Description};
 use crate::sync::Relax;
 
 /// SGIs 0 to 15; above are the interrupts of devices.
-const SGI_COUNT: u32 = 16;
+pub const SGI_COUNT: u32 = 16;
 
 enum Gic {
     V2(v2::Gic),
@@ -25,6 +25,14 @@ static GIC: Once<Gic, Relax> = Once::new();
 
 fn gic() -> &'static Gic {
     GIC.get().expect("the interrupt controller is set up before the first interrupt")
+}
+
+/// What kind of controller it is.
+pub fn name() -> &'static str {
+    match gic() {
+        Gic::V2(_) => "GICv2",
+        Gic::V3(_) => "GICv3",
+    }
 }
 
 /// Sets up the controller and this CPU's part of it. CPU 0 calls it once.

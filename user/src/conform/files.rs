@@ -218,6 +218,17 @@ fn proc(notes: &mut Notes) {
     };
     let permissions = maps.lines().find_map(|line| holds(&line)).unwrap_or("nowhere".to_string());
     notes.note("maps-show-the-stack-as", permissions);
+    interrupts(notes);
+}
+
+/// A column for each CPU that is online, and a row for each reason that CPUs interrupt one another for.
+fn interrupts(notes: &mut Notes) {
+    let text = std::fs::read_to_string("/proc/interrupts").unwrap_or_default();
+    let columns = text.lines().next().unwrap_or_default().split_whitespace().count();
+    let row = text.lines().find(|line| line.ends_with(" Rescheduling interrupts")).unwrap_or_default();
+    let counts = row.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).count();
+    let named = text.starts_with("           CPU0 ") && row.starts_with("IPI") && row.as_bytes().get(4) == Some(&b':');
+    notes.note("interrupts-have-a-column-for-each-cpu", named && columns == counts);
 }
 
 fn written(notes: &mut Notes) {
