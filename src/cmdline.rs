@@ -47,7 +47,9 @@ const OPTIONS: &[Known] = &[
     known("test", "SUBSTRING", any),
     known("lazy_tlb", "SCHEME", any),
     known("lazy_tlb.debug", "0|1", any),
-    known("tlbi", "broadcast", any),
+    known("tlbi", "broadcast|ipi|auto", any),
+    known("tlbi.piggyback", "on|off", any),
+    known("tlbi.exit", "flush|retire", any),
     known("asid_bits", "N", any),
 ];
 

@@ -25,7 +25,7 @@ static SYSTEM: Once<System<Kernel>, Relax> = Once::new();
 /// # Errors
 /// If the options ask for what this machine cannot do; the text says what it can.
 pub fn init(config: Config, frames: FrameAllocator<Kernel>) -> Result<(), mm::ConfigError<'static>> {
-    let system = System::new(config, percpu::count(), cpu::asid_bits(), frames)?;
+    let system = System::new(config, percpu::count(), cpu::hardware(), frames)?;
     let system = SYSTEM.call_once(|| system);
     for state in system.cpus() {
         // Relaxed: starting another CPU orders this before anything that CPU does.
@@ -101,6 +101,7 @@ impl Machine for Kernel {
 
     fn on_cpus(targets: &CpuSet, reason: IpiReason, f: &(dyn Fn(CpuId) + Sync)) {
         let reason = match reason {
+            IpiReason::Flush => Reason::Flush,
             IpiReason::Shoot => Reason::Shoot,
             IpiReason::Check => Reason::Check,
         };

@@ -13,6 +13,28 @@ use crate::stats::Counter;
 /// Above so many pages one whole-ASID invalidation is cheaper than one for each page.
 const MOST_PAGES: u64 = 64;
 
+/// How an invalidation reaches other CPUs (`tlbi=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlushMode {
+    /// By the hardware: TLBI operations that reach every CPU.
+    Broadcast,
+    /// By SGI: each CPU that may have entries invalidates its own.
+    Ipi,
+    /// Whichever of the two costs less, by who may have entries.
+    Auto,
+}
+
+impl FlushMode {
+    /// The word that names it on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Broadcast => "broadcast",
+            Self::Ipi => "ipi",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 /// What has to be invalidated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Extent {

@@ -11,9 +11,31 @@ use crate::pte::Table;
 use crate::switch::CpuState;
 use crate::system::System;
 
+/// What the CPUs can do, as far as the mm layer uses it. All of them can do the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hardware {
+    /// Bits of an ASID: 8 or 16 (`ID_AA64MMFR0_EL1.ASIDBits`).
+    pub asid_bits: u32,
+    /// TLBI operations on ranges of pages (FEAT_TLBIRANGE).
+    pub tlbi_range: bool,
+    /// Level hints in TLBI operations (FEAT_TTL).
+    pub tlbi_ttl: bool,
+    /// An erratum: a broadcast TLBI is done only after it and its DSB were issued twice.
+    pub repeat_tlbi: bool,
+}
+
+impl Hardware {
+    /// CPUs of Armv8.0, without errata.
+    pub const fn plain(asid_bits: u32) -> Self {
+        Self { asid_bits, tlbi_range: false, tlbi_ttl: false, repeat_tlbi: false }
+    }
+}
+
 /// Why other CPUs are interrupted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IpiReason {
+    /// Invalidate cached translations.
+    Flush,
     /// Make lazy CPUs leave a dead `Mm`.
     Shoot,
     /// Ask every CPU whether it still holds a dead `Mm` (`lazy_tlb.debug=1`).

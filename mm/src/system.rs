@@ -7,7 +7,7 @@ use crate::asid::AsidAllocator;
 use crate::config::{Config, ConfigError};
 use crate::frame::FrameAllocator;
 use crate::lazy::Reaper;
-use crate::machine::Machine;
+use crate::machine::{Hardware, Machine};
 use crate::mm::Mm;
 use crate::stats::{Counter, Gauge};
 use crate::switch::CpuState;
@@ -16,6 +16,8 @@ use crate::switch::CpuState;
 pub struct System<M: Machine> {
     /// The boot-time choices.
     pub config: Config,
+    /// What the CPUs can do.
+    pub hardware: Hardware,
     /// The frames that user memory and tables come from.
     pub frames: FrameAllocator<M>,
     /// `Mm`s without references that are not freed yet.
@@ -30,26 +32,27 @@ pub struct System<M: Machine> {
 }
 
 impl<M: Machine> System<M> {
-    /// A system for `cpus` CPUs whose hardware has ASIDs of `hardware_asid_bits`. Each CPU starts
-    /// lazy on `init_mm`: its TTBR0 must hold [`System::init_mm`]'s root under ASID 0 before it
-    /// first switches.
+    /// A system for `cpus` CPUs that can do what `hardware` says. Each CPU starts lazy on `init_mm`:
+    /// its TTBR0 must hold [`System::init_mm`]'s root under ASID 0 before it first switches.
     ///
     /// # Errors
-    /// If the ASIDs would not go round.
+    /// If two options mean nothing together, or the ASIDs would not go round.
     ///
     /// # Panics
     /// If there is not one free frame for the reserved root.
     pub fn new(
         config: Config,
         cpus: usize,
-        hardware_asid_bits: u32,
+        hardware: Hardware,
         frames: FrameAllocator<M>,
     ) -> Result<Self, ConfigError<'static>> {
-        let asid_bits = config.usable_asid_bits(hardware_asid_bits, cpus)?;
+        config.check()?;
+        let asid_bits = config.usable_asid_bits(hardware.asid_bits, cpus)?;
         let root = frames.alloc_root().expect("no frame for init_mm's root");
         let init_mm = Mm::init(root);
         Ok(Self {
             config,
+            hardware,
             frames,
             dead: Gauge::new(),
             asids: AsidAllocator::new(asid_bits),

@@ -4,6 +4,7 @@ pub mod boot;
 pub mod context;
 pub mod cpu;
 pub mod el0;
+pub mod errata;
 pub mod exception;
 pub mod fault_decode;
 pub mod fpsimd;

@@ -42,6 +42,7 @@ pub(super) fn on_cpus(world: &'static World, targets: &CpuSet, reason: IpiReason
     for target in targets.iter().filter(|target| target.index() != own) {
         world.step(Event::Send(reason, target), |state, _| {
             match reason {
+                IpiReason::Flush => state.flushes += 1,
                 IpiReason::Shoot => state.shoots += 1,
                 IpiReason::Check => state.checks += 1,
             }

@@ -28,7 +28,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use mm::frame::{FrameAllocator, FrameInfo};
 use mm::pte::Table;
-use mm::{Complaint, Config, Frame, Scheme, System};
+use mm::{Complaint, Config, Frame, Hardware, Scheme, System};
 
 use baton::{Core, Thread, ThreadId};
 use hardware::Cpu;
@@ -128,6 +128,7 @@ pub(crate) struct State {
     pub(crate) expected: Vec<Complaint>,
     pub(crate) complaints: Vec<Complaint>,
     /// SGIs sent, by reason.
+    pub(crate) flushes: u64,
     pub(crate) shoots: u64,
     pub(crate) checks: u64,
     /// The thread that frees what could not be freed where it died.
@@ -168,7 +169,8 @@ impl World {
         let info: &[FrameInfo] = Box::leak((0..setup.frames).map(|_| FrameInfo::default()).collect());
         let base = memory::BASE;
         let frames = FrameAllocator::new(Frame::from_number(base), info, std::iter::once(base..base + setup.frames));
-        let system = System::new(setup.config, setup.cpus, 16, frames).expect("the setup asks for too few ASIDs");
+        let hardware = Hardware::plain(16);
+        let system = System::new(setup.config, setup.cpus, hardware, frames).expect("the setup means nothing");
         let root = system.init_mm().root();
         assert!(world.system.set(system).is_ok());
         world.lock().load_everywhere(root);
@@ -233,6 +235,7 @@ impl State {
             over: false,
             expected: Vec::new(),
             complaints: Vec::new(),
+            flushes: 0,
             shoots: 0,
             checks: 0,
             reaper: None,

@@ -12,7 +12,7 @@ use std::vec::Vec;
 use under_test::frame::{FrameAllocator, FrameInfo};
 use under_test::pte::{ENTRIES, Table};
 use under_test::{
-    Complaint, Config, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Scheme, Sequence, System, Ttbr,
+    Complaint, Config, CpuId, CpuSet, CpuState, Frame, Hardware, IpiReason, Machine, Scheme, Sequence, System, Ttbr,
 };
 
 /// The number of the first frame: not 0, so that a mix-up of number and index shows.
@@ -49,7 +49,7 @@ impl Fake {
             FrameAllocator::new(Frame::from_number(BASE), Self::info(frames), core::iter::once(BASE..BASE + frames));
         // Eager: an `Mm` that no task owns is never loaded, so the last user frees it.
         let config = Config { scheme: Scheme::Eager, ..Config::default() };
-        let system = System::new(config, 1, 8, frames).expect("eight bits serve one CPU");
+        let system = System::new(config, 1, Hardware::plain(8), frames).expect("eight bits serve one CPU");
         let system = Box::leak(Box::new(system));
         SYSTEM.set(Some(system));
         LOG.take();
