@@ -42,8 +42,9 @@ pub(crate) fn init(boot: &BootInfo, platform: &Platform) {
 
     let total: u64 = platform.ram.iter().map(|ram| ram.len).sum();
     let len = (total / 16).clamp(HEAP.start, HEAP.end) & !(PAGE - 1);
-    let heap =
-        take(len).unwrap_or_else(|| refuse(format_args!("no {} MiB of RAM in one piece for the heap", len >> 20)));
+    let heap = take(len).unwrap_or_else(|| {
+        refuse(format_args!("no {} MiB of RAM in one piece for the heap; give the machine more", len >> 20))
+    });
     // SAFETY: `take` gives each byte away once, and RAM is mapped.
     unsafe { heap::init(mmu::phys_to_virt(heap), len as usize) };
 }
@@ -79,7 +80,7 @@ pub fn frame_allocator<M: Machine>(ram: &[Region]) -> FrameAllocator<M> {
     let end = ram.last().map_or(0, |ram| ram.end() / PAGE);
     let count = (end - first) as usize;
     let bytes = (count * size_of::<FrameInfo>()).next_multiple_of(PAGE as usize);
-    let info = take(bytes as u64).unwrap_or_else(|| refuse("no RAM for the list of frames"));
+    let info = take(bytes as u64).unwrap_or_else(|| refuse("no RAM for the list of frames; give the machine more"));
     let info = mmu::phys_to_virt(info);
     // SAFETY: RAM of our own, which `take` gave for good; all zeroes is a valid `FrameInfo`.
     let info = unsafe {

@@ -32,6 +32,7 @@ fn on_panic(info: &PanicInfo<'_>) -> ! {
         Some(at) => println!("\nKERNEL PANIC on CPU {} at {at}: {}", percpu::cpu_id(), info.message()),
         None => println!("\nKERNEL PANIC on CPU {}: {}", percpu::cpu_id(), info.message()),
     }
+    name_who_goes_on();
     println!("backtrace:");
     backtrace(frame_pointer);
     testing::report_panic(format_args!("{}", info.message()));
@@ -42,6 +43,7 @@ fn on_panic(info: &PanicInfo<'_>) -> ! {
 pub fn on_exception(frame: &TrapFrame, what: fmt::Arguments<'_>) -> ! {
     take_over();
     println!("\nKERNEL PANIC on CPU {}: {what}", percpu::cpu_id());
+    name_who_goes_on();
     println!("{frame}backtrace:\n  at {:#018x}", frame.pc);
     backtrace(frame.x[29]);
     testing::report_panic(what);
@@ -59,6 +61,14 @@ fn take_over() {
         }
         Err(owner) if owner == me => power::exit(EXIT_CODE),
         Err(_) => cpu::halt(),
+    }
+}
+
+/// Names the CPUs that were told to stop and did not: what they do from here on is not to be trusted.
+fn name_who_goes_on() {
+    let going_on = ipi::online();
+    for cpu in going_on.iter().map(|cpu| usize::from(cpu.0)).filter(|&cpu| cpu != percpu::cpu_id()) {
+        println!("CPU {cpu} did not stop");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Programs that are wrong in exactly one way, made from one that is right.
+//! Programs and device trees that are wrong in exactly one way, made from one that is right.
 
 use anyhow::{Context, Result, ensure};
 
@@ -73,6 +73,13 @@ pub(crate) fn packed(tree: &[u8]) -> Result<Vec<u8>> {
     let mut packed = tree.get(..used).context("the device tree is cut short")?.to_vec();
     packed[4..8].copy_from_slice(&u32::try_from(used)?.to_be_bytes());
     Ok(packed)
+}
+
+/// A device tree whose header says this of one thing, named by its offset (Devicetree Specification 0.4, section 5.2).
+pub(crate) fn with_header_word(tree: &[u8], offset: usize, value: u32) -> Vec<u8> {
+    let mut wrong = tree.to_vec();
+    wrong[offset..offset + 4].copy_from_slice(&value.to_be_bytes());
+    wrong
 }
 
 /// Offsets of the program headers of the first two loadable segments.

@@ -1,6 +1,7 @@
 //! One boot: starts QEMU, follows its console, ends it when it hangs, returns the kernel's verdict.
 
 use std::io::{IsTerminal, Read};
+use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,8 @@ use crate::symbols::{Annotator, Symbols};
 
 /// Exit status of a boot that did not end in time, as timeout(1) has it.
 pub(crate) const HANG: i32 = 124;
+/// Exit status of a boot that was ended because it had said enough: none that a program can have.
+pub(crate) const ENOUGH: i32 = -1;
 /// Exit status after ^C, as shells have it.
 const INTERRUPTED: i32 = 130;
 /// How often a silent guest is checked for its time and for ^C.
@@ -34,7 +37,7 @@ pub(crate) fn stopped() -> bool {
 
 /// How a boot ended.
 pub(crate) struct Outcome {
-    /// The kernel's verdict, [`HANG`], or 128 and the signal that ended QEMU.
+    /// The kernel's verdict, [`HANG`], [`ENOUGH`], or 128 and the signal that ended QEMU.
     pub(crate) status: i32,
     /// All that the console said, with names in backtraces.
     pub(crate) console: String,
@@ -62,6 +65,19 @@ pub(crate) fn boot(
     symbols: Option<&Symbols>,
     sink: &mut dyn FnMut(&[u8]),
 ) -> Result<Outcome> {
+    boot_until(machine, limit, symbols, &mut |bytes| {
+        sink(bytes);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same, but `sink` may end the boot, with [`ENOUGH`], once it has seen what it waits for.
+pub(crate) fn boot_until(
+    machine: &Machine,
+    limit: Option<Duration>,
+    symbols: Option<&Symbols>,
+    sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<Outcome> {
     // A terminal may type to the guest. Anything else (a CI job, a pipe) must not end it by its own end.
     let input = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
     let mut command = machine.command();
@@ -75,24 +91,27 @@ pub(crate) fn boot(
     let console = follow(&mut child);
     let mut annotator = Annotator::new(symbols);
     let mut log = Vec::new();
-    let overrun = loop {
+    let ended_by_us = loop {
         if stopped() || limit.is_some_and(|limit| start.elapsed() >= limit) {
-            break true;
+            break Some(HANG);
         }
         match console.recv_timeout(TICK) {
             Ok(bytes) => {
                 let bytes = annotator.feed(&bytes);
-                sink(&bytes);
+                let enough = sink(&bytes).is_break();
                 log.extend(bytes);
+                if enough {
+                    break Some(ENOUGH);
+                }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break false,
+            Err(RecvTimeoutError::Disconnected) => break None,
         }
     };
-    if overrun {
+    if ended_by_us.is_some() {
         child.kill().context("cannot end QEMU")?;
     }
-    let status = verdict(child.wait().context("cannot wait for QEMU")?, overrun);
+    let status = verdict(child.wait().context("cannot wait for QEMU")?, ended_by_us);
     Ok(Outcome { status, console: String::from_utf8_lossy(&log).into_owned(), elapsed: start.elapsed() })
 }
 
@@ -125,11 +144,11 @@ pub(crate) fn tail(console: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-fn verdict(status: ExitStatus, overrun: bool) -> i32 {
-    match status.code() {
+fn verdict(status: ExitStatus, ended_by_us: Option<i32>) -> i32 {
+    match (ended_by_us, status.code()) {
         _ if stopped() => INTERRUPTED,
-        _ if overrun => HANG,
-        Some(code) => code,
-        None => 128 + status.signal().unwrap_or(0),
+        (Some(why), _) => why,
+        (None, Some(code)) => code,
+        (None, None) => 128 + status.signal().unwrap_or(0),
     }
 }

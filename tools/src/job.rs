@@ -1,11 +1,12 @@
 //! One boot that is to be judged: what it boots, what must come of it.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::guest::{self, HANG, Outcome};
+use crate::guest::{self, ENOUGH, HANG, Outcome};
 use crate::qemu::Machine;
 use crate::report::Tally;
 use crate::symbols::Symbols;
@@ -22,7 +23,14 @@ pub(crate) enum Expect {
     End(i32, Vec<String>),
     /// It ends with failure, by its own will, and the console says each of these.
     Refusal(Vec<String>),
+    /// The console says each of these, and there the machine stands: it does not know how it could be switched off.
+    Halt(Vec<String>),
+    /// The kernel panics, says each of these, and all other CPUs stop but those of which one of these says otherwise.
+    Panic(Vec<String>),
 }
+
+/// What a panic says of a CPU that it could not stop.
+const DID_NOT_STOP: &str = "did not stop";
 
 /// One boot.
 #[derive(Clone, Debug)]
@@ -47,7 +55,15 @@ impl Job {
         // Kernels without debug information are judged all the same.
         let symbols = Symbols::open(&self.elf).ok();
         let limit = Duration::from_secs(self.timeout_s);
-        let outcome = guest::boot(&self.machine, Some(limit), symbols.as_ref(), sink)?;
+        let mut heard = String::new();
+        let mut watch = |bytes: &[u8]| {
+            sink(bytes);
+            let Expect::Halt(texts) = &self.expect else { return ControlFlow::Continue(()) };
+            heard.push_str(&String::from_utf8_lossy(bytes));
+            let all = texts.iter().all(|text| heard.contains(text));
+            if all { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let outcome = guest::boot_until(&self.machine, Some(limit), symbols.as_ref(), &mut watch)?;
         let log = logs.join(format!("{}.log", self.name));
         let text = format!("{}\n{}", self.machine.shell_line(), outcome.console);
         std::fs::write(&log, text).with_context(|| format!("cannot write {}", log.display()))?;
@@ -63,7 +79,7 @@ fn judge(expect: &Expect, outcome: &Outcome) -> Tally {
     }
     let texts = match expect {
         Expect::Report => return Tally::of_boot(&outcome.console, outcome.status),
-        Expect::End(_, texts) | Expect::Refusal(texts) => texts,
+        Expect::End(_, texts) | Expect::Refusal(texts) | Expect::Halt(texts) | Expect::Panic(texts) => texts,
     };
     let missing = texts.iter().filter(|text| !outcome.console.contains(*text));
     let mut failures: Vec<_> = missing.map(|text| format!("the console does not say `{text}`")).collect();
@@ -74,6 +90,16 @@ fn judge(expect: &Expect, outcome: &Outcome) -> Tally {
         (Expect::Refusal(_), PANIC) => failures.push("the kernel panicked over bad input".to_owned()),
         (Expect::Refusal(_), status) if status == 0 || status > HANG => {
             failures.push(format!("exit status {status} instead of a refusal"));
+        }
+        (Expect::Halt(_), status) if status != ENOUGH => failures.push(format!("it ended with exit status {status}")),
+        (Expect::Panic(_), status) => {
+            if status != PANIC {
+                failures.push(format!("exit status {status} instead of a panic"));
+            }
+            let named = texts.iter().filter(|text| text.contains(DID_NOT_STOP)).count();
+            if outcome.console.matches(DID_NOT_STOP).count() > named {
+                failures.push("another CPU went on after the panic".to_owned());
+            }
         }
         _ => {}
     }
@@ -112,6 +138,22 @@ mod tests {
             why(0, ""),
             "the console does not say `lazy_tlb`; the console does not say `refcount`; exit status 0 instead of a refusal"
         );
+    }
+
+    #[test]
+    fn a_halt_is_ended_by_us_and_a_panic_by_the_kernel() {
+        let halt = Expect::Halt(vec!["no device tree".into()]);
+        let good = |expect, status, console| judge(expect, &outcome(status, console)).failures.is_empty();
+        assert!(good(&halt, ENOUGH, "no device tree"));
+        assert!(!good(&halt, 1, "no device tree"));
+        assert!(!good(&halt, HANG, ""));
+        let panic = Expect::Panic(vec!["on purpose".into()]);
+        assert!(good(&panic, PANIC, "KERNEL PANIC on CPU 1: on purpose"));
+        assert!(!good(&panic, PANIC, "KERNEL PANIC on CPU 1: on purpose\nCPU 2 did not stop"));
+        let deaf = Expect::Panic(vec!["CPU 2 did not stop".into()]);
+        assert!(good(&deaf, PANIC, "CPU 2 did not stop"));
+        assert!(!good(&deaf, PANIC, "CPU 2 did not stop\nCPU 3 did not stop"));
+        assert!(!good(&panic, 1, "KERNEL PANIC on CPU 1: on purpose"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod cpio;
 mod guest;
 mod image;
 mod job;
+mod loader;
 mod pairwise;
 mod qemu;
 mod report;

@@ -9,7 +9,8 @@ use crate::broken;
 use crate::cpio::Archive;
 use crate::image;
 use crate::job::{Expect, Job};
-use crate::qemu::Machine;
+use crate::loader;
+use crate::qemu::{self, Machine};
 
 /// What the scenarios are made of.
 pub(crate) struct Parts {
@@ -18,6 +19,8 @@ pub(crate) struct Parts {
     pub(crate) elf: PathBuf,
     /// A small program that works.
     pub(crate) program: PathBuf,
+    /// The kernel (ELF) whose tests end in a panic.
+    pub(crate) endings: PathBuf,
     /// Where the archives go.
     pub(crate) folder: PathBuf,
 }
@@ -46,14 +49,71 @@ const WRONG_LINES: [(&str, &str, &[&str]); 4] = [
 const WRONG_TREES: [(&str, &str, &str); 2] =
     [("tree-without-gic", "arm,gic-v3\0", "interrupt controller"), ("tree-without-timer", "-timer\0", "timer")];
 
+/// A boot by a loader that hands over a tree which is none, or a damaged one: its name, where x0 says that the tree is,
+/// what becomes of a sound one, what the console must say.
+type HandedTree = (&'static str, u64, fn(Vec<u8>) -> Result<Vec<u8>>, &'static str);
+
+const NO_TREE: &str = "cannot boot: the loader passed no device tree in x0";
+const DAMAGED: &str = "pass an undamaged one in x0";
+
+/// Words of a tree's header.
+const TOTAL_SIZE: usize = 4;
+const STRUCTURE: usize = 8;
+const STRINGS: usize = 12;
+
+const HANDED_TREES: [HandedTree; 8] = [
+    ("tree-absent", 0, Ok, NO_TREE),
+    ("tree-misaligned", loader::TREE_AT + 4, Ok, NO_TREE),
+    ("tree-is-text", loader::TREE_AT, |_| Ok(b"A text, and a short one.\n".to_vec()), NO_TREE),
+    ("tree-cut", loader::TREE_AT, |tree| Ok(tree[..tree.len() / 2].to_vec()), DAMAGED),
+    ("tree-too-long", loader::TREE_AT, |tree| Ok(broken::with_header_word(&tree, TOTAL_SIZE, u32::MAX)), DAMAGED),
+    ("tree-without-nodes", loader::TREE_AT, |tree| Ok(broken::with_header_word(&tree, STRUCTURE, 1 << 20)), DAMAGED),
+    ("tree-without-names", loader::TREE_AT, |tree| Ok(broken::with_header_word(&tree, STRINGS, 1 << 20)), DAMAGED),
+    ("tree-without-memory", loader::TREE_AT, |tree| broken::rename(&tree, "memory\0"), "/memory"),
+];
+
+/// A kernel that ends in a panic: its test, what the console must say.
+const ENDINGS: [(&str, &[&str]); 4] = [
+    (
+        "a_panic",
+        &["KERNEL PANIC on CPU 1 at tests/endings.rs", "on purpose", "endings::panic_on_purpose tests/endings.rs:"],
+    ),
+    (
+        "a_fault",
+        &[
+            "KERNEL PANIC on CPU 1: null dereference: data abort, translation fault",
+            "reading 0x0000000000000008 (ESR 0x96000004)",
+            "x27 0x0000123456789abc",
+            "endings::fault_on_purpose tests/endings.rs:",
+        ],
+    ),
+    (
+        "a_deaf_cpu",
+        &["CPU 1 ran test and takes no interrupts", "CPU 1 did not stop", WATCHDOG, "lazuli::watchdog::bark"],
+    ),
+    ("a_run_that_is_too_long", &["CPU 1 ran idle", WATCHDOG, "lazuli::watchdog::bark"]),
+];
+const WATCHDOG: &str = "watchdog: the 1 s of watchdog= are over";
+
+/// Memory that no machine has, and memory that is too little.
+const TOO_MUCH: &str = "1000T";
+const TOO_LITTLE: &str = "32M";
+
 /// What a program is asked to do: a name, the program, its arguments, its exit status, what the console must say.
 type Task = (&'static str, &'static str, &'static str, i32, &'static [&'static str]);
 
-const OURS: [Task; 4] = [
+const OURS: [Task; 5] = [
     ("threads", "/bin/threads", "8", 0, &["sum 36 by mutex, 36 by channel"]),
     ("fault-null", "/bin/faulter", "null-read", 128 + 11, &["SIGSEGV at pc 0x", "address 0x0"]),
     ("fault-undefined", "/bin/faulter", "undefined", 128 + 4, &["SIGILL at pc 0x"]),
     ("fault-stack", "/bin/faulter", "stack-overflow", 128 + 11, &["SIGSEGV at pc 0x"]),
+    (
+        "more-memory-than-there-is",
+        "/bin/init",
+        "/bin/faulter more-memory",
+        128 + 7,
+        &["SIGBUS at pc 0x", "no memory is left", "init: /bin/faulter was ended by signal 7"],
+    ),
 ];
 
 const BUSYBOX: [Task; 5] = [
@@ -142,7 +202,54 @@ impl Parts {
             job.machine.extra = vec!["-dtb".to_owned(), tree.display().to_string()];
             jobs.push(job);
         }
+        jobs.extend(self.memory_refusals()?);
         Ok(jobs)
+    }
+
+    /// Boots of a kernel that ends in a panic.
+    pub(crate) fn endings(&self) -> Result<Vec<Job>> {
+        let kernel = qemu::raw_kernel(&self.endings)?;
+        let jobs = ENDINGS.iter().map(|(test, says)| {
+            let cmdline = format!("watchdog=1 test={test}");
+            let job = self.job(&format!("ends-in-{test}"), None, &cmdline, Expect::Panic(owned(says)));
+            let machine = Machine { kernel: kernel.clone(), ..job.machine };
+            Job { machine, elf: self.endings.clone(), ..job }
+        });
+        Ok(jobs.collect())
+    }
+
+    /// Boots by a loader that hands over no sound device tree: without one nobody can switch the machine off.
+    pub(crate) fn handed_trees(&self) -> Result<Vec<Job>> {
+        let sound = broken::packed(&Machine::of(self.kernel.clone()).device_tree()?)?;
+        let job = |&(name, x0, make, says): &HandedTree| {
+            let tree = self.save(&format!("{name}.dtb"), &make(sound.clone())?)?;
+            let stub = self.save(&format!("{name}.stub"), &loader::stub(x0))?;
+            let job = self.job(&format!("refuse-{name}"), None, "", Expect::Halt(owned(&[says])));
+            // Where x0 names no place, the tree lies where nobody looks.
+            let extra = loader::options(&self.kernel, &tree, x0.max(loader::TREE_AT));
+            Ok(Job { machine: Machine { kernel: stub, extra, ..job.machine }, ..job })
+        };
+        HANDED_TREES.iter().map(job).collect()
+    }
+
+    /// Boots of machines with more memory than the host has, and with less than what is to be loaded.
+    fn memory_refusals(&self) -> Result<Vec<Job>> {
+        let archive = self.archive("padded", &[self.program()?, vec![0; 48 << 20]].concat())?;
+        let bytes = fs::read(&archive).context("cannot read the archive back")?;
+        let image = fs::read(&self.kernel).context("cannot read the kernel")?;
+        let bundle = self.save("padded.img", &image::bundle(&image, &bytes, "init=/app")?)?;
+        let refusal = |name, memory: &str, initrd, says: &str| {
+            let job = self.refusal(name, initrd, "init=/app", &[says]);
+            let machine = Machine { memory: memory.to_owned(), ..job.machine };
+            Job { machine, ..job }
+        };
+        let too_big = refusal("bundle-too-big", TOO_LITTLE, None, "too large to fit in RAM");
+        Ok(vec![
+            refusal("memory-nobody-has", TOO_MUCH, None, "cannot set up guest memory"),
+            refusal("memory-too-small", "8M", None, "for the heap; give the machine more"),
+            refusal("initrd-too-big", TOO_LITTLE, Some(archive), "load initrd"),
+            Job { machine: Machine { kernel: bundle, ..too_big.machine }, ..too_big },
+        ])
     }
 
     fn refusal(&self, name: &str, initrd: Option<PathBuf>, cmdline: &str, says: &[&str]) -> Job {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cargo;
+use crate::cargo::{self, TestBinary};
 use crate::guest;
 use crate::job::{Expect, Job, Judged};
 use crate::qemu;
@@ -15,6 +15,8 @@ use crate::suite::{Cell, Rules, Suite, all_cells, pairwise_cells};
 
 /// How much of a failed boot's console is shown.
 const TAIL: usize = 30;
+/// The test kernel whose tests panic, which no suite may.
+const ENDINGS: &str = "endings";
 
 /// Options of `lazuli test`.
 #[derive(clap::Args)]
@@ -51,9 +53,11 @@ pub(crate) struct Options {
 /// Runs the tests. Returns whether all passed.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut total = if options.host { cargo::host_tests()? } else { Tally::default() };
-    let suites = suites(options)?;
+    let (endings, kernels): (Vec<_>, Vec<_>) =
+        cargo::test_kernels()?.into_iter().partition(|test| test.name == ENDINGS);
+    let suites = suites(options, kernels)?;
     let mut jobs = select(options, &suites)?;
-    jobs.extend(scenarios(options)?.into_iter().filter(|job| job.name.contains(&options.cell)));
+    jobs.extend(scenarios(options, endings)?.into_iter().filter(|job| job.name.contains(&options.cell)));
     ensure!(!jobs.is_empty(), "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1", options.cell);
     std::fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
     total.add(run_all(&jobs, &options.logs)?);
@@ -69,13 +73,13 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(total.failures.is_empty())
 }
 
-fn suites(options: &Options) -> Result<Vec<Suite>> {
+fn suites(options: &Options, kernels: Vec<TestBinary>) -> Result<Vec<Suite>> {
     let rules = |source: &Path| {
         let context = || format!("in {}", source.display());
         Rules::parse(&std::fs::read_to_string(source).with_context(context)?).with_context(context)
     };
     let mut suites = Vec::new();
-    for test in cargo::test_kernels()? {
+    for test in kernels {
         suites.push(Suite {
             name: test.name,
             kernel: qemu::raw_kernel(&test.elf)?,
@@ -99,14 +103,18 @@ fn suites(options: &Options) -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-fn scenarios(options: &Options) -> Result<Vec<Job>> {
+fn scenarios(options: &Options, endings: Vec<TestBinary>) -> Result<Vec<Job>> {
+    let endings = endings.into_iter().next().with_context(|| format!("cargo built no tests/{ENDINGS}.rs"))?;
     let parts = Parts {
+        endings: endings.elf,
         kernel: qemu::raw_kernel(&options.kernel)?,
         elf: options.kernel.clone(),
         program: options.hello.clone(),
         folder: options.logs.clone(),
     };
     let mut jobs = parts.refusals()?;
+    jobs.extend(parts.handed_trees()?);
+    jobs.extend(parts.endings()?);
     jobs.push(parts.bundle()?);
     jobs.extend(parts.ours(&options.initrd));
     jobs.push(parts.units(&cargo::user_unit_tests()?)?);

@@ -84,11 +84,13 @@ fn call_handler(thread: &UserThread, frame: &mut TrapFrame, info: &Info, action:
 /// The signal ends the process. If an instruction caused it, one line says where.
 fn die(thread: &UserThread, frame: &TrapFrame, info: &Info) -> ! {
     if let super::Cause::Fault { address, .. } = info.cause {
+        let no_memory = info.signal == Signal::SIGBUS && info.code == linux::BUS_ADRERR as i32;
+        let why = if no_memory { ": no memory is left" } else { "" };
         let name = thread.process.name();
         let place = region_name(frame.pc);
         let target = region_name(address);
         println!(
-            "{name}[{tid}]: {signal} at pc {pc:#x} ({place}), address {address:#x} ({target})",
+            "{name}[{tid}]: {signal} at pc {pc:#x} ({place}), address {address:#x} ({target}){why}",
             tid = thread.tid(),
             signal = info.signal,
             pc = frame.pc,

@@ -2,6 +2,8 @@
 
 use std::{arch::asm, hint::black_box, process::ExitCode};
 
+use lazuli_user::sys::memory::{Mapping, PAGE};
+
 /// A name, the signal that it ends with, and what it does.
 type Fault = (&'static str, &'static str, fn());
 
@@ -16,6 +18,7 @@ const FAULTS: &[Fault] = &[
     ("data-jump", "SIGSEGV", || jump(black_box([0u32; 4]).as_ptr() as u64)),
     ("text-write", "SIGSEGV", || store(main as *const () as u64)),
     ("stack-overflow", "SIGSEGV", overflow),
+    ("more-memory", "SIGBUS", more_memory),
     ("undefined", "SIGILL", undefined),
     ("privileged", "SIGILL", privileged),
     ("breakpoint", "SIGTRAP", breakpoint),
@@ -70,6 +73,13 @@ fn overflow() {
         deeper(depth + 1) + filler[7]
     }
     black_box(deeper(0));
+}
+
+/// Touches more memory than there is. Linux would kill it outright.
+fn more_memory() {
+    const TOO_MUCH: usize = 1 << 40;
+    let all = Mapping::private(TOO_MUCH).expect("addresses");
+    (0..TOO_MUCH / PAGE).for_each(|page| all.touch(page));
 }
 
 fn main() -> ExitCode {
