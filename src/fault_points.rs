@@ -22,6 +22,14 @@ pub fn clear() {
     HOOK.store(0, Ordering::Release);
 }
 
+/// A point of the kernel's own was reached: nothing, unless tests are built for it.
+#[inline(always)]
+pub(crate) fn kernel_point(point: Point) {
+    if cfg!(feature = "fault-points") {
+        hit(point);
+    }
+}
+
 /// A point was reached.
 pub(crate) fn hit(point: Point) {
     // Acquire: pairs with the Release in `set`.

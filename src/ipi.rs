@@ -16,12 +16,12 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::asm;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0, Readable};
-use mm::{CpuId, CpuSet, MAX_CPUS};
+use mm::{CpuId, CpuSet, MAX_CPUS, Point};
 
 use self::inbox::Inbox;
 use crate::drivers::{gic, interrupt};
-use crate::percpu;
 use crate::sync::{self, IrqGuard, PreemptGuard};
+use crate::{fault_points, percpu};
 
 /// Why CPUs are interrupted. What is counted, and which SGI they get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +214,19 @@ pub fn go_online() {
     ONLINE[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::Release);
 }
 
+/// Lets nobody begin to send IPIs to this CPU any more. Whoever has read [`online`] before, and stayed on his CPU since,
+/// may still send one, and wait for it: this CPU goes on taking them until all those have passed.
+pub fn go_offline() {
+    let cpu = percpu::cpu_id();
+    // Release: pairs with the Acquire in `online`; who misses the bit sees what this CPU has left behind.
+    ONLINE[cpu / 64].fetch_and(!(1 << (cpu % 64)), Ordering::Release);
+}
+
+/// Serves what was asked last of this CPU, which is offline. Nobody sends any more, and interrupts stay masked.
+pub fn serve_the_last() {
+    serve();
+}
+
 /// Runs `function(argument)` on each online CPU of `mask`, this one too if it is in it.
 ///
 /// With `wait`, all have run it when this returns; without, this CPU has, and the others will. In
@@ -231,6 +244,7 @@ pub fn on_each_cpu_mask(reason: Reason, mask: &CpuSet, function: fn(usize), argu
     let own_id = CpuId(percpu::cpu_id() as u16);
     let mut targets = mask.intersection(&online());
     targets.remove(own_id);
+    fault_points::kernel_point(Point::TargetsRead);
     if !targets.is_empty() {
         wait_until_done(&this.ipi.request);
         this.ipi.request.write((function, argument, reason), targets.count());
@@ -303,9 +317,8 @@ pub fn stop_others() {
 }
 
 fn stop_this_cpu() -> ! {
-    let cpu = percpu::cpu_id();
-    // Release: pairs with the Acquire in `online`; whatever this CPU printed is out.
-    ONLINE[cpu / 64].fetch_and(!(1 << (cpu % 64)), Ordering::Release);
+    // Whatever this CPU printed is out.
+    go_offline();
     loop {
         asm::wfi();
     }

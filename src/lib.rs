@@ -2,7 +2,8 @@
 //!
 //! Ground floor first: [`sync`] and [`percpu`], the CPU in [`arch`], then [`memory`], [`heap`] and [`console`], what the
 //! device tree says in [`platform`] and [`cmdline`], the [`drivers`], and above
-//! them [`ipi`] and [`smp`], the other CPUs. [`start`] puts them to work in order; [`mod@panic`]
+//! them [`ipi`] and [`smp`], the other CPUs, and [`hotplug`], which takes one away and brings it back.
+//! [`start`] puts them to work in order; [`mod@panic`]
 //! is how it ends when it must; [`testing`] makes kernels of test functions.
 #![no_std]
 
@@ -17,6 +18,7 @@ pub mod errno;
 pub mod fault_points;
 pub mod fs;
 pub mod heap;
+pub mod hotplug;
 pub mod ipi;
 pub mod machine;
 pub mod memory;

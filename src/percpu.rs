@@ -38,6 +38,8 @@ pub struct PerCpu {
     pub mm: machine::StatePointer,
     /// What the module `sched` keeps.
     pub sched: sched::Local,
+    /// It was taken down and waits in a loop of ours. Written by this CPU; see `smp`.
+    pub(crate) parked: AtomicBool,
     /// Where the stack pointer goes back to if a test caused a fault on purpose. Only this CPU touches it: relaxed.
     pub(crate) expected_fault: AtomicU64,
 }
@@ -55,6 +57,7 @@ impl PerCpu {
             ipi: ipi::Local::new(),
             mm: AtomicPtr::new(ptr::null_mut()),
             sched: sched::Local::new(),
+            parked: AtomicBool::new(false),
             expected_fault: AtomicU64::new(0),
         }
     }
@@ -118,9 +121,8 @@ fn install(area: &'static PerCpu) {
 /// # Safety
 ///
 /// `area` must come from [`TABLE`] and be this CPU's.
-pub(crate) unsafe fn init_secondary_cpu(area: *const PerCpu) {
-    // SAFETY: our caller passes on what `init_others` leaked.
-    install(unsafe { &*area });
+pub(crate) unsafe fn init_secondary_cpu(area: &'static PerCpu) {
+    install(area);
 }
 
 /// This CPU's area. With interrupts on and preemption possible it may be another CPU's the next moment.

@@ -1,29 +1,35 @@
-//! Starting the other CPUs, one after the other.
+//! Starting the other CPUs, one after the other, and stopping one that nothing needs any more.
 
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use aarch64_cpu::asm;
+use aarch64_cpu::asm::{self, barrier};
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0, Readable};
-use mm::CpuId;
+use mm::{CpuId, System};
 
-use crate::arch::boot;
+use crate::arch::{boot, timer};
 use crate::drivers::{gic, power};
 pub use crate::ipi::online;
+use crate::machine::Kernel;
+use crate::percpu::PerCpu;
 use crate::platform::{self, Enable};
-use crate::{ipi, percpu, println, sched, sync, watchdog};
+use crate::{hotplug, ipi, percpu, println, sched, start, sync, watchdog};
 
-/// How long a CPU may take from its start to its first sign of life.
+/// How long a CPU may take from its start to its first sign of life, and from its last to its end.
 const PATIENCE_SECONDS: u64 = 5;
 
 /// The CPU that is being started. One that comes when nobody waits for it any more must not join.
 static AWAITED: AtomicUsize = AtomicUsize::new(NOBODY);
 const NOBODY: usize = usize::MAX;
 
-/// Why a CPU was not started.
-enum Failure {
+/// Why a CPU was not started, or did not stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// Nothing says how to start it.
     NoMethod,
+    /// The firmware refused.
     Firmware(smccc::psci::error::Error),
+    /// It was not seen to do what it was asked for.
     TimedOut,
 }
 
@@ -48,31 +54,63 @@ pub fn start_secondaries() {
     }
 }
 
-fn start(cpu: usize) -> Result<(), Failure> {
-    let mpidr = percpu::of(cpu).mpidr;
-    let description = platform::get().cpus().find(|description| description.mpidr == mpidr);
+/// How the device tree says that a CPU is started.
+fn method(area: &PerCpu) -> Enable {
+    let description = platform::get().cpus().find(|description| description.mpidr == area.mpidr);
+    description.map_or(Enable::None, |description| description.enable)
+}
+
+/// Starts a CPU and waits until it is online. One caller at a time.
+///
+/// # Errors
+/// If it does not come.
+pub fn start(cpu: usize) -> Result<(), Failure> {
+    let area = percpu::of(cpu);
     let entry = boot::secondary_entry();
-    // Release: pairs with the Acquire in `secondary_main`; what CPU 0 has set up is visible there.
+    // Before the next step, at which it stops being so. Acquire: pairs with the Release in `park`.
+    let is_parked = area.parked.load(Ordering::Acquire);
+    // Release: pairs with the Acquire in `secondary_main` and `park`; what this CPU has set up is visible there.
     AWAITED.store(cpu, Ordering::Release);
-    match description.map_or(Enable::None, |description| description.enable) {
+    match method(area) {
+        _ if is_parked => wake_parked(),
         Enable::None => return Err(Failure::NoMethod),
-        Enable::Psci(conduit) => power::cpu_on(conduit, mpidr, entry, 0).map_err(Failure::Firmware)?,
+        Enable::Psci(conduit) => power::cpu_on(conduit, area.mpidr, entry, 0).map_err(Failure::Firmware)?,
         Enable::SpinTable { release } => power::release_from_spin_table(release, entry),
     }
-    let end = CNTVCT_EL0.get() + PATIENCE_SECONDS * CNTFRQ_EL0.get();
-    while !online().contains(CpuId(cpu as u16)) {
-        // If the exchange fails, the CPU has just arrived: it will be online in a moment.
-        // Relaxed: withdrawing the invitation publishes nothing.
-        let withdraw = || AWAITED.compare_exchange(cpu, NOBODY, Ordering::Relaxed, Ordering::Relaxed);
-        if CNTVCT_EL0.get() > end && withdraw().is_ok() {
-            return Err(Failure::TimedOut);
-        }
+    let is_online = || online().contains(CpuId(cpu as u16));
+    // Relaxed: withdrawing the invitation publishes nothing.
+    let withdraw = || AWAITED.compare_exchange(cpu, NOBODY, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    if !patiently(is_online) && withdraw() {
+        return Err(Failure::TimedOut);
+    }
+    // If the invitation could not be withdrawn, the CPU has just arrived.
+    while !is_online() {
         sync::relax();
     }
     Ok(())
 }
 
-/// Where every other CPU arrives from the boot code, on its own stack, with interrupts masked.
+/// Waits until something is so. False if that takes too long.
+fn patiently(is_so: impl Fn() -> bool) -> bool {
+    let end = CNTVCT_EL0.get() + PATIENCE_SECONDS * CNTFRQ_EL0.get();
+    while !is_so() {
+        if CNTVCT_EL0.get() > end {
+            return false;
+        }
+        sync::relax();
+    }
+    true
+}
+
+/// Lets others send threads and IPIs to this CPU, whose interrupts are masked. In this order: whoever sees it online may
+/// send it a thread.
+pub fn go_online() {
+    sched::open_cpu();
+    ipi::go_online();
+}
+
+/// Where every other CPU arrives from the boot code, on its own stack, with interrupts masked: when it is first
+/// started, and whenever it comes back.
 pub fn secondary_main() -> ! {
     let cpu = percpu::cpu_id();
     // Acquire: pairs with the Release in `start`.
@@ -81,10 +119,57 @@ pub fn secondary_main() -> ! {
             asm::wfi();
         }
     }
+    System::<Kernel>::enter_cpu();
     gic::init_cpu();
     sched::join_cpu();
     watchdog::init_cpu();
-    ipi::go_online();
+    go_online();
     sync::unmask_irqs();
-    sched::idle::run()
+    sched::idle::run_while_open();
+    hotplug::leave()
+}
+
+/// Ends this CPU's work, until somebody calls [`start()`] for it. Interrupts are masked, and it is offline.
+pub fn stop() -> ! {
+    timer::stop_cpu();
+    watchdog::stop_cpu();
+    if let Enable::Psci(conduit) = method(percpu::this()) {
+        power::cpu_off(conduit);
+    }
+    park()
+}
+
+/// Waits until a CPU has ended its work, so that it can be started again.
+///
+/// # Errors
+/// If it does not end.
+pub fn wait_for_stop(cpu: usize) -> Result<(), Failure> {
+    let area = percpu::of(cpu);
+    let is_off = || match method(area) {
+        Enable::Psci(conduit) => power::is_off(conduit, area.mpidr),
+        _ => false,
+    };
+    // Acquire: pairs with the Release in `park`.
+    let has_stopped = || area.parked.load(Ordering::Acquire) || is_off();
+    if patiently(has_stopped) { Ok(()) } else { Err(Failure::TimedOut) }
+}
+
+/// Where a CPU waits that cannot be turned off: started by a spin table, or its firmware refused.
+fn park() -> ! {
+    let this = percpu::this();
+    // Release: pairs with the Acquire in `start` and `wait_for_stop`.
+    this.parked.store(true, Ordering::Release);
+    // Acquire: pairs with the Release in `start`.
+    while AWAITED.load(Ordering::Acquire) != this.id {
+        asm::wfe();
+    }
+    // Relaxed: who starts the CPU the next time has seen it online before.
+    this.parked.store(false, Ordering::Relaxed);
+    start::restart_secondary()
+}
+
+/// Makes parked CPUs look whether they are awaited.
+fn wake_parked() {
+    barrier::dsb(barrier::ISHST);
+    asm::sev();
 }

@@ -39,7 +39,10 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     let frames = memory::frame_allocator(&platform.ram);
     machine::init(mm_config(), frames).unwrap_or_else(|error| refuse(error));
     machine::leave_identity_map();
-    on_guarded_stack(boot)
+    let top = KernelStack::new().expect("no memory for the first stack").leak();
+    // SAFETY: the new stack is mapped and nobody's; nothing on the old one, which from now on is where this CPU reports
+    // an overflow, is needed again.
+    unsafe { start_on_stack(top, start_cpus, boot) }
 }
 
 /// Lets the command line inside the image count too.
@@ -70,19 +73,22 @@ pub fn refuse(why: impl Display) -> ! {
     power::exit(1)
 }
 
-/// Leaves the boot stack, which from now on is where this CPU reports an overflow.
-fn on_guarded_stack(boot: &'static BootInfo) -> ! {
-    let top = KernelStack::new().expect("no memory for the first stack").leak();
-    // SAFETY: the new stack is mapped and nobody's; nothing on the old one is needed again.
+/// Leaves the running stack for one that ends at `top`, and goes on there.
+///
+/// # Safety
+///
+/// The stack is mapped and empty, and nothing on the running one is needed again.
+unsafe fn start_on_stack<T>(top: u64, main: unsafe extern "C" fn(&'static T) -> !, argument: &'static T) -> ! {
+    // SAFETY: our caller's promise.
     unsafe {
         asm!(
             "mov sp, {top}",
             "mov x29, xzr",
             "mov x30, xzr",
-            "b {main}",
+            "br {main}",
             top = in(reg) top,
-            main = sym start_cpus,
-            in("x0") boot,
+            main = in(reg) main,
+            in("x0") argument,
             options(noreturn),
         );
     }
@@ -96,7 +102,7 @@ extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
     sched::join_cpu();
     watchdog::init();
     watchdog::init_cpu();
-    ipi::go_online();
+    smp::go_online();
     uart::enable_input();
     sync::begin_contention();
     sync::unmask_irqs();
@@ -112,10 +118,17 @@ extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
 ///
 /// # Safety
 ///
-/// Called by boot.s, with the area it found for this CPU.
-pub(crate) unsafe extern "C" fn start_secondary(area: *const PerCpu) -> ! {
-    // SAFETY: boot.s took it from the table.
+/// Called by boot.s or [`restart_secondary`], with this CPU's area.
+pub(crate) unsafe extern "C" fn start_secondary(area: &'static PerCpu) -> ! {
+    // SAFETY: our caller's promise.
     unsafe { percpu::init_secondary_cpu(area) };
     machine::leave_identity_map();
     smp::secondary_main()
+}
+
+/// Makes this CPU, whose interrupts are masked and which runs nothing, what it was when it first started.
+pub(crate) fn restart_secondary() -> ! {
+    let this = percpu::this();
+    // SAFETY: the CPU's first stack, which it runs on; but this is the last function on it, and it never returns.
+    unsafe { start_on_stack(this.stack_top, start_secondary, this) }
 }

@@ -48,6 +48,11 @@ pub fn init_cpu() {
     }
 }
 
+/// Disarms this CPU's timer: the CPU goes offline, and the others keep watch.
+pub fn stop_cpu() {
+    CNTP_CTL_EL0.set(0);
+}
+
 fn on_timer() {
     // Relaxed: see `restart`.
     let deadline = DEADLINE.load(Ordering::Relaxed);

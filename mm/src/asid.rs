@@ -172,6 +172,17 @@ impl<M: Machine> AsidAllocator<M> {
         self.activate_slowly(context, cpu)
     }
 
+    /// This CPU has left what it took a number for and runs no user any more until it has
+    /// forgotten its TLB: the number is not kept for it at the end of a generation. Interrupts are
+    /// masked.
+    pub(crate) fn release(&self, cpu: &CpuState<M>) {
+        // A rollover reads and writes both under the lock. With no context active, the next
+        // `activate` takes the slow path and sees whether a flush is pending.
+        let _numbers = self.numbers.lock();
+        cpu.asid.active.store(0, Ordering::Relaxed);
+        cpu.asid.reserved.store(0, Ordering::Relaxed);
+    }
+
     #[cold]
     fn activate_slowly(&self, context: &Context, cpu: &CpuState<M>) -> Asid {
         let mut numbers = self.numbers.lock();

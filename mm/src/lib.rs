@@ -18,7 +18,7 @@
 //!
 //! [`sync`] · [`addr`] [`cpumask`] [`stats`] [`ops`] → [`machine`] [`pte`] [`frame`] [`region`] →
 //! [`stale`] [`asid`] → [`table`] → [`mm`] [`handle`] [`space`] → [`switch`] [`flush`] →
-//! [`lazy`] → [`fault`] [`system`] [`config`]
+//! [`lazy`] → [`fault`] [`system`] [`config`] `hotplug`
 
 #![no_std]
 #![deny(unsafe_code)]
@@ -41,6 +41,7 @@ pub mod flush;
 pub mod frame;
 mod frame_info;
 pub mod handle;
+mod hotplug;
 pub mod lazy;
 pub mod machine;
 pub mod mm;

@@ -94,6 +94,16 @@ pub enum Point {
     RolloverStep,
     /// Entries are published; the ASID to invalidate is not read yet.
     EntriesPublished,
+    /// Who is online was read; none of them was sent an IPI yet. The kernel's to reach.
+    TargetsRead,
+    /// A CPU that goes offline still has loaded what it was lazy on.
+    CpuLeaving,
+    /// It has left that, and is still online.
+    CpuUnlazied,
+    /// It is not online any more, and those who saw it online may still send it an IPI. The kernel's to reach.
+    CpuOffline,
+    /// A CPU comes; its TLB may hold what it held when it left.
+    CpuEntering,
 }
 
 /// What the mm layer needs from hardware and kernel.
@@ -111,7 +121,10 @@ pub enum Point {
 /// * **P4** whoever waits for other CPUs has interrupts on and holds no lock that is taken with
 ///   interrupts masked: [`Machine::may_wait`] must say no otherwise. *Enforced*: a final drop
 ///   where it says no goes to the reaper, and [`Machine::on_cpus`] asserts that interrupts are on.
-/// * **P5** a CPU that goes offline loads `init_mm` before it stops taking interrupts.
+/// * **P5** a CPU that goes offline loads `init_mm` ([`System::leave_cpu`]) before it stops being
+///   [`Machine::online`]; one that comes back forgets all that it had cached
+///   ([`System::enter_cpu`]) before it is online, or loads anything. *Enforced*: slot and shadow
+///   of offline CPUs, too, are looked at before a free.
 /// * **P6** code that interrupts a masked section never dereferences the slot: only the CPU
 ///   itself does, with interrupts masked.
 /// * **P7** nothing but the switch function writes TTBR0. *Enforced*: the disassembly test.

@@ -160,7 +160,7 @@ impl<M: Machine> CpuState<M> {
 
     /// Takes the lazy reference out, where the scheme keeps one.
     #[inline]
-    fn leave_lazy(&self) -> Option<MmRef<M>> {
+    pub(crate) fn leave_lazy(&self) -> Option<MmRef<M>> {
         let left = self.lazy.take();
         if left.is_some() {
             self.counters.count(Counter::LazyDrops);

@@ -108,8 +108,10 @@ impl Default for Local {
     }
 }
 
-/// Takes access from EL0 and keeps it for EL1, which saves and loads. Once on each CPU.
+/// Takes access from EL0 and keeps it for EL1, which saves and loads. On each CPU when it starts: what the registers hold
+/// is nobody's, also where the CPU has run before.
 pub fn init_cpu(local: &Local) {
+    local.owner.store(core::ptr::null_mut(), Ordering::Relaxed);
     local.set_access(false);
 }
 

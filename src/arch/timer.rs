@@ -41,6 +41,11 @@ pub fn init_cpu() {
     CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::SET + CNTV_CTL_EL0::IMASK::CLEAR);
 }
 
+/// Stops this CPU's timer.
+pub fn stop_cpu() {
+    CNTV_CTL_EL0.set(0);
+}
+
 /// The counter, in ticks.
 #[inline]
 pub fn now_ticks() -> u64 {

@@ -3,7 +3,7 @@
 use core::arch::asm as assembly;
 
 use aarch64_cpu::asm::{self, barrier};
-use smccc::psci::{self, error::Error};
+use smccc::psci::{self, AffinityState, LowestAffinityLevel, error::Error};
 use smccc::{Hvc, Smc};
 
 use crate::arch::mmu;
@@ -18,6 +18,24 @@ pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<
         Conduit::Hvc => psci::cpu_on::<Hvc>(mpidr, entry, context),
         Conduit::Smc => psci::cpu_on::<Smc>(mpidr, entry, context),
     }
+}
+
+/// Asks the firmware to turn this CPU off. Comes back only if it will not.
+pub fn cpu_off(conduit: Conduit) {
+    // Either way the caller waits in a loop of its own.
+    let _ = match conduit {
+        Conduit::Hvc => psci::cpu_off::<Hvc>(),
+        Conduit::Smc => psci::cpu_off::<Smc>(),
+    };
+}
+
+/// Whether the firmware has turned a CPU off.
+pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
+    let state = match conduit {
+        Conduit::Hvc => psci::affinity_info::<Hvc>(mpidr, LowestAffinityLevel::All),
+        Conduit::Smc => psci::affinity_info::<Smc>(mpidr, LowestAffinityLevel::All),
+    };
+    state == Ok(AffinityState::Off)
 }
 
 /// Writes the entry point into the word that a parked CPU polls, and wakes the CPU.

@@ -252,6 +252,7 @@ pub fn open(node: &Arc<Node>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
         }
         Content::Device(device) => device.open(node),
         Content::Report(report) => proc::open(*report, node)?,
+        Content::Attribute(attribute) => attribute.open(node, writes)?,
     };
     Ok(OpenFile::new(file, flags))
 }

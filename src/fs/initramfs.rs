@@ -1,4 +1,4 @@
-//! Makes the root directory from an initramfs, and puts /dev, /proc and /tmp into it.
+//! Makes the root directory from an initramfs, and puts /dev, /proc, /sys and /tmp into it.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -13,6 +13,7 @@ use crate::fs::device::Device;
 use crate::fs::node::{Content, Node};
 use crate::fs::path::{self, Start};
 use crate::fs::proc::Report;
+use crate::fs::sys;
 use crate::start::refuse;
 use crate::{memory, platform};
 
@@ -99,6 +100,7 @@ fn add_own_files(root: &Arc<Node>) {
         let node = Node::new(device.permissions(), 0, Content::Device(device));
         let _ = dev.attach(device.name(), node);
     }
+    sys::populate(&own(b"sys", 0o555, false));
     let proc = own(b"proc", 0o555, false);
     let this = Node::directory(0o555, 0, false);
     let _ = proc.attach(b"self", this.clone());

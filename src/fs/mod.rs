@@ -1,7 +1,8 @@
-//! Files: the initramfs as the root, a writable /tmp, devices, /proc, and pipes.
+//! Files: the initramfs as the root, a writable /tmp, devices, /proc, what programs read of /sys, and pipes.
 //!
 //! [`node`] is the tree of names, [`path`] walks it, [`mod@file`] is what is open and [`descriptor`]
-//! numbers it. Everything lives in memory; nothing here waits but a pipe and the console.
+//! numbers it. Everything lives in memory; nothing here waits but a pipe, the console, and what
+//! takes a CPU down or brings it up.
 
 pub mod borrow;
 pub mod cpio;
@@ -15,3 +16,4 @@ pub mod pipe;
 pub mod poll;
 pub mod proc;
 pub mod regular;
+pub mod sys;

@@ -11,6 +11,7 @@ use crate::errno::Errno;
 use crate::fs::device::Device;
 use crate::fs::proc::Report;
 use crate::fs::regular::Memory;
+use crate::fs::sys::{self, Attribute};
 use crate::sync::SpinLock;
 
 /// The most names in one directory that programs can make.
@@ -51,6 +52,8 @@ pub enum Content {
     Device(Device),
     /// A file whose text the kernel writes when it is opened.
     Report(Report),
+    /// A file of /sys.
+    Attribute(Attribute),
 }
 
 /// A directory: names and what they stand for.
@@ -194,6 +197,7 @@ impl Node {
             Content::Memory(memory) => memory.size(),
             Content::Link(target) => target.len() as u64,
             Content::Directory(_) | Content::Executable | Content::Device(_) | Content::Report(_) => 0,
+            Content::Attribute(_) => sys::SIZE,
         }
     }
 
@@ -244,7 +248,7 @@ impl Content {
     fn file_type(&self) -> u32 {
         match self {
             Content::Directory(_) => linux::S_IFDIR,
-            Content::Image(_) | Content::Memory(_) | Content::Report(_) => linux::S_IFREG,
+            Content::Image(_) | Content::Memory(_) | Content::Report(_) | Content::Attribute(_) => linux::S_IFREG,
             Content::Link(_) | Content::Executable => linux::S_IFLNK,
             Content::Device(_) => linux::S_IFCHR,
         }

@@ -86,7 +86,7 @@ pub fn open(report: Report, node: &Arc<Node>) -> Result<Box<dyn File>, Errno> {
 }
 
 /// Text that grows as long as there is memory.
-struct Writer(Vec<u8>);
+pub(super) struct Writer(pub(super) Vec<u8>);
 
 impl Write for Writer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -96,9 +96,9 @@ impl Write for Writer {
     }
 }
 
-struct Text {
-    node: Arc<Node>,
-    text: Vec<u8>,
+pub(super) struct Text {
+    pub(super) node: Arc<Node>,
+    pub(super) text: Vec<u8>,
 }
 
 impl File for Text {

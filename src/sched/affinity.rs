@@ -4,9 +4,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use mm::{CpuId, CpuSet, MAX_CPUS};
 
+use super::placement::open_cpus;
 use super::thread::Thread;
 use super::{current, reschedule_if_forbidden};
-use crate::ipi;
+use crate::{ipi, percpu};
 
 /// The CPUs a thread may run on: never empty, read without a lock.
 ///
@@ -24,10 +25,10 @@ impl Affinity {
         Self { words, is_one: AtomicBool::new(set.count() == 1) }
     }
 
-    /// Whether this CPU is the only one.
+    /// Whether it is one CPU; a hint.
     #[inline]
-    pub(super) fn is_only(&self, cpu: usize) -> bool {
-        self.is_one.load(Ordering::Relaxed) && self.allows(cpu)
+    pub(super) fn is_one(&self) -> bool {
+        self.is_one.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -40,7 +41,7 @@ impl Affinity {
     }
 
     /// Adds first and takes away afterwards, so that a reader meanwhile finds at least one CPU.
-    fn set(&self, set: &CpuSet) {
+    pub(super) fn set(&self, set: &CpuSet) {
         for (word, new) in self.words.iter().zip(set.words()) {
             word.fetch_or(*new, Ordering::Relaxed);
         }
@@ -51,19 +52,19 @@ impl Affinity {
     }
 }
 
-/// No online CPU was in the set.
+/// No CPU of the set takes threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoSuchCpu;
 
 /// Lets a thread run on these CPUs only. The running thread has moved when this returns; another one moves at its
-/// next switch, which is asked for at once.
+/// next switch, which is asked for at once. CPUs of the set that are down count as soon as they are up again.
 ///
 /// # Errors
 ///
-/// If none of the CPUs is online. Nothing changes then.
+/// If none of the CPUs takes threads now. Nothing changes then.
 pub fn set_affinity(thread: &Thread, set: &CpuSet) -> Result<(), NoSuchCpu> {
-    let set = set.intersection(&ipi::online());
-    if set.is_empty() {
+    let set = set.intersection(&CpuSet::first(percpu::count()));
+    if set.intersection(&open_cpus()).is_empty() {
         return Err(NoSuchCpu);
     }
     thread.affinity.set(&set);

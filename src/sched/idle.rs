@@ -16,14 +16,29 @@ use crate::sync::IrqGuard;
 /// An idle CPU keeps the last address space in TTBR0. It has none of its own, so it is lazy, and stays so until a user
 /// thread comes or the address space dies.
 pub fn run() -> ! {
+    run_until(|| false);
+    unreachable!("CPU 0 idles for ever")
+}
+
+/// Does so until nothing waits here any more and no thread may be sent here.
+pub fn run_while_open() {
+    run_until(|| !percpu::this().sched.is_open());
+}
+
+/// Does so until `is_over` says that it is, and then nothing waits. Asked with interrupts masked; who changes the answer
+/// interrupts this CPU afterwards.
+pub fn run_until(is_over: impl Fn() -> bool) {
     loop {
-        let masked = IrqGuard::new();
+        let _masked = IrqGuard::new();
+        // Before the look at the queue: what was sent here before it was over is seen.
+        let over = is_over();
         if percpu::this().sched.has_work() {
             schedule(Leave::Queue);
+        } else if over {
+            return;
         } else {
             wfi();
             gic::handle_irq();
         }
-        drop(masked);
     }
 }

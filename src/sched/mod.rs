@@ -27,7 +27,7 @@ use alloc::boxed::Box;
 use core::arch::asm;
 use core::sync::atomic::Ordering;
 
-use mm::System;
+use mm::{CpuId, System};
 
 pub use self::affinity::set_affinity;
 pub use self::current::{
@@ -43,6 +43,7 @@ use self::runqueue::Aftercare;
 use self::thread::State;
 use crate::arch::{context, fpsimd, timer};
 use crate::drivers::{gic, interrupt};
+use crate::ipi;
 use crate::machine::Kernel;
 use crate::percpu::{self, PerCpu};
 use crate::platform;
@@ -63,10 +64,33 @@ pub fn join_cpu() {
     timer::init_cpu();
     gic::enable(platform::get().timer_interrupt);
     fpsimd::init_cpu(&this.sched.fp);
-    let idle = Box::leak(Box::new(Builder::new("idle").adopt(this.id)));
-    // Relaxed: of interest to this CPU, and a hint to others.
-    this.sched.current.store(idle, Ordering::Relaxed);
-    this.sched.idle.store(idle, Ordering::Relaxed);
+    this.sched.forget_alarm();
+    // A CPU that was here before idles as the thread that it was.
+    if this.sched.idle.load(Ordering::Relaxed).is_null() {
+        let idle = Box::leak(Box::new(Builder::new("idle").adopt(this.id)));
+        // Relaxed: of interest to this CPU, and a hint to others.
+        this.sched.current.store(idle, Ordering::Relaxed);
+        this.sched.idle.store(idle, Ordering::Relaxed);
+    }
+}
+
+/// Lets threads be sent to this CPU, which has joined and is online.
+pub fn open_cpu() {
+    percpu::this().sched.set_open(true);
+}
+
+/// Lets no more threads be sent to a CPU, and makes those leave that are there. Those that may run nowhere else may run
+/// anywhere from now on. The CPU ends up in [`idle::run_while_open`]'s return.
+///
+/// Others may have seen the CPU open and be about to send it a thread: they do that with interrupts masked.
+pub fn close_cpu(cpu: usize) {
+    percpu::of(cpu).sched.set_open(false);
+    ipi::send_reschedule(CpuId(cpu as u16));
+}
+
+/// Makes this CPU see to the deadlines that are armed on one that runs no threads any more.
+pub fn adopt_timers(from: usize) {
+    timers::adopt(from);
 }
 
 /// Lets the other threads of this CPU run first.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use mm::CpuId;
+use mm::{CpuId, CpuSet};
 
 use super::thread::Thread;
 use crate::sync::IrqGuard;
@@ -66,11 +66,9 @@ fn enqueue(thread: &Thread, cpu: usize) {
 #[inline]
 fn choose_cpu(thread: &Thread) -> usize {
     let last = thread.last_cpu();
-    if thread.affinity.is_only(last) {
-        return last;
-    }
-    let last_allowed = thread.affinity.allows(last);
-    if last_allowed && percpu::of(last).sched.is_idle() {
+    let local = &percpu::of(last).sched;
+    let last_allowed = local.admits(last, thread);
+    if last_allowed && (thread.affinity.is_one() || local.is_idle()) {
         return last;
     }
     match idle_cpu_near(last, thread) {
@@ -87,15 +85,28 @@ pub(super) fn idle_cpu_near(cpu: usize, thread: &Thread) -> Option<usize> {
     let mut candidate = cpu;
     for _ in 0..PROBES.min(count - 1) {
         candidate = if candidate + 1 == count { 0 } else { candidate + 1 };
-        if thread.affinity.allows(candidate) && percpu::of(candidate).sched.is_idle() {
+        let local = &percpu::of(candidate).sched;
+        if local.admits(candidate, thread) && local.is_idle() {
             return Some(candidate);
         }
     }
     None
 }
 
+/// A CPU that the thread may run on. If all of them have been taken down, it may run anywhere from now on, as in
+/// Linux: a thread that waits for a CPU to come back would keep what it holds from all others.
+#[cold]
 fn first_allowed(thread: &Thread) -> usize {
-    let allowed = thread.affinity.get().intersection(&ipi::online());
-    // `set_affinity` and `Thread::start` refuse sets without an online CPU.
+    let open = open_cpus();
+    let allowed = thread.affinity.get().intersection(&open);
+    if allowed.is_empty() {
+        thread.affinity.set(&CpuSet::first(percpu::count()));
+    }
+    // CPU 0 is always open.
     allowed.iter().next().map_or(0, CpuId::index)
+}
+
+/// The CPUs that threads may be sent to.
+pub(super) fn open_cpus() -> CpuSet {
+    CpuSet::first(percpu::count()).iter().filter(|cpu| percpu::of(cpu.index()).sched.is_open()).collect()
 }

@@ -6,7 +6,7 @@
 
 use core::cell::Cell;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 use super::placement::{idle_cpu_near, place};
 use super::thread::Thread;
@@ -32,6 +32,8 @@ pub struct Local {
     pub(super) current: AtomicPtr<Thread>,
     /// What runs when nothing else does. Relaxed: written once, before the CPU goes online.
     pub(super) idle: AtomicPtr<Thread>,
+    /// Threads may be sent here. Relaxed: who closes the CPU waits for those that have read it before (`hotplug`).
+    open: AtomicBool,
     queue: Queue,
     inbox: Inbox,
     /// What is left to do for the thread that was switched away from, an [`Aftercare`]. Relaxed: this CPU only.
@@ -110,6 +112,7 @@ impl Local {
         Self {
             current: AtomicPtr::new(ptr::null_mut()),
             idle: AtomicPtr::new(ptr::null_mut()),
+            open: AtomicBool::new(false),
             queue: Queue::new(),
             inbox: Inbox(AtomicPtr::new(ptr::null_mut())),
             aftercare: AtomicU8::new(Aftercare::Nothing as u8),
@@ -132,12 +135,34 @@ impl Local {
         !self.queue.is_empty() || !self.inbox.0.load(Ordering::Relaxed).is_null()
     }
 
-    /// Whether this CPU has nothing to do and nothing coming. A hint when another CPU asks: it may change at any
-    /// moment. False for a CPU that has not joined the scheduler.
+    /// Whether threads may be sent here.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Lets threads be sent here, or not. Those that are here already leave at the CPU's next look.
+    pub(super) fn set_open(&self, open: bool) {
+        // Release: pairs with the fence in `hotplug::leave`.
+        self.open.store(open, Ordering::Release);
+    }
+
+    /// Whether this CPU, which is open, has nothing to do and nothing coming. A hint when another CPU asks: it may
+    /// change at any moment.
     pub(super) fn is_idle(&self) -> bool {
         // Relaxed: a hint.
-        let joined = !self.idle.load(Ordering::Relaxed).is_null();
-        joined && self.is_idling() && self.inbox.0.load(Ordering::Relaxed).is_null()
+        self.is_idling() && self.inbox.0.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Whether a thread may run on this CPU, whose number is `cpu`.
+    #[inline]
+    pub(super) fn admits(&self, cpu: usize, thread: &Thread) -> bool {
+        thread.affinity.allows(cpu) && self.is_open()
+    }
+
+    /// No alarm is set: the CPU starts, or starts again.
+    pub(super) fn forget_alarm(&self) {
+        self.alarm.store(timer::NEVER, Ordering::Relaxed);
     }
 
     /// Puts a thread at the end of this CPU's own queue, interrupts masked.
@@ -191,7 +216,7 @@ impl Local {
     pub(super) fn pick(&self, cpu: usize, previous: &Thread) -> &'static Thread {
         self.open_inbox();
         while let Some(thread) = self.queue.pop() {
-            if thread.affinity.allows(cpu) {
+            if self.admits(cpu, thread) {
                 return thread;
             }
             if ptr::eq(thread, previous) {
@@ -249,7 +274,7 @@ impl Local {
             }
             return;
         }
-        let forbidden = !super::current_on(this).affinity.allows(this.id);
+        let forbidden = !self.admits(this.id, super::current_on(this));
         let slice_over = self.slice_is_over();
         if forbidden || waiting && slice_over {
             this.need_resched.store(true, Ordering::Relaxed);

@@ -21,7 +21,7 @@ use crate::arch::context::Context;
 use crate::arch::fpsimd;
 use crate::arch::stack::KernelStack;
 use crate::machine::Kernel;
-use crate::{ipi, percpu};
+use crate::percpu;
 
 /// Whether a thread may run. Whoever changes it from blocked to runnable, by compare-exchange, owns the thread's
 /// place: the thread itself just goes on, anyone else puts it into a run queue.
@@ -215,14 +215,12 @@ impl Thread {
     ///
     /// # Panics
     ///
-    /// If it was started before, or if no CPU that it may run on is online.
+    /// If it was started before.
     pub fn start(self: &Arc<Self>) {
         let (inactive, runnable) = (State::Inactive as u32, State::Runnable as u32);
         // Relaxed: the run queue publishes the thread.
         let first = self.state.compare_exchange(inactive, runnable, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         assert!(first && !self.has_exited(), "{self:?} was started twice");
-        let cpus = self.affinity().intersection(&ipi::online());
-        assert!(!cpus.is_empty(), "{self:?} may run on no CPU that is online");
         // The reference that the thread owns until the reaper takes it back.
         let thread = Arc::into_raw(Arc::clone(self));
         self.cpu.store(percpu::cpu_id(), Ordering::Relaxed);

@@ -5,16 +5,18 @@
 //! costs a comparison, and a deadline that is taken back early, as most are, costs little more.
 //!
 //! A CPU arms in its own heap. The thread may wake up on another CPU and takes the deadline back from there: hence
-//! the lock.
+//! the lock. When a CPU goes offline, another one takes over what is armed there: hence a deadline says whose heap it is
+//! in.
 
 use core::cell::Cell;
 use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::thread::Thread;
 use super::wait;
 use crate::arch::timer::NEVER;
 use crate::percpu;
-use crate::sync::IrqLock;
+use crate::sync::{IrqGuard, IrqLock};
 
 /// One CPU's deadlines.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ struct Deadline<'a> {
     ticks: u64,
     thread: &'a Thread,
     armed: Cell<bool>,
+    /// The CPU whose heap it is, or was last, armed in. Relaxed: changed under the lock of the heap it leaves.
+    home: AtomicUsize,
     /// The first of those below.
     child: Cell<Link>,
     /// The next with the same parent.
@@ -51,25 +55,61 @@ unsafe impl Send for Heap {}
 ///
 /// Interrupts are masked, the thread has announced that it blocks (see `wait`), and this CPU runs it.
 pub(super) fn with_deadline(thread: &Thread, ticks: u64, wait: impl FnOnce()) {
+    let this = percpu::this();
     let deadline = Deadline {
         ticks,
         thread,
         armed: Cell::new(true),
+        home: AtomicUsize::new(this.id),
         child: Cell::new(ptr::null()),
         sibling: Cell::new(ptr::null()),
         back: Cell::new(ptr::null()),
     };
     let link: Link = (&raw const deadline).cast();
-    let local = &percpu::this().sched;
-    local.timers.0.lock().insert(link);
-    local.request_alarm(ticks);
+    this.sched.timers.0.lock().insert(link);
+    this.sched.request_alarm(ticks);
     wait();
-    // By now this may be another CPU, but the deadline is in the heap of the first. After this lock no heap knows
-    // it, and the frame may go.
-    let mut heap = local.timers.0.lock();
-    if deadline.armed.get() {
-        heap.remove(link);
+    // By now this may be another CPU, but the deadline is in the heap of the first. After this no heap knows it, and
+    // the frame may go.
+    take_back(&deadline, link);
+}
+
+/// Disarms a deadline in whichever heap it is by now, if it is still armed.
+fn take_back(deadline: &Deadline<'_>, link: Link) {
+    loop {
+        let home = deadline.home.load(Ordering::Relaxed);
+        let mut heap = percpu::of(home).sched.timers.0.lock();
+        // Under its lock a heap keeps what it has. Another home means that it moved between the look and the lock.
+        if deadline.home.load(Ordering::Relaxed) == home {
+            if deadline.armed.get() {
+                heap.remove(link);
+            }
+            return;
+        }
     }
+}
+
+/// Moves what is armed on a CPU that runs no threads any more to this one.
+pub(super) fn adopt(from: usize) {
+    let _masked = IrqGuard::new();
+    let this = percpu::this();
+    let mut source = percpu::of(from).sched.timers.0.lock();
+    // Nobody else holds two of these locks.
+    let mut heap = this.sched.timers.0.lock();
+    // SAFETY: armed deadlines stay in their frames; the lock is held.
+    while let Some(first) = unsafe { source.root.as_ref() } {
+        let link = source.root;
+        source.remove(link);
+        first.home.store(this.id, Ordering::Relaxed);
+        first.armed.set(true);
+        // What was below it stays behind.
+        first.child.set(ptr::null());
+        heap.insert(link);
+    }
+    // SAFETY: as above.
+    let next = unsafe { heap.root.as_ref() }.map_or(NEVER, |first| first.ticks);
+    drop((heap, source));
+    this.sched.request_alarm(next);
 }
 
 impl Timers {
