@@ -1,5 +1,6 @@
 # The only door. Bare `make` prints what there is to open.
 
+BOARD =
 SMP = 4
 MEM = 512M
 GIC = 3
@@ -14,6 +15,7 @@ V =
 # These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
 export APP ARGS CMDLINE
 
+comma := ,
 Q := $(if $(V),,@)
 TARGET := aarch64-unknown-none-softfloat
 KERNEL := target/$(TARGET)/release/lazuli
@@ -25,7 +27,7 @@ TESTS := $(wildcard $(foreach name,conform lazycheck fuzz lifetimes glutton orph
 APP_INIT = /app/$(notdir $(APP))
 SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown handoff eager)
 LAZULI := cargo run --quiet --package lazuli-tools --
-MACHINE = --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE"
+MACHINE = $(BOARD:%=--board %) --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE"
 CARGO_QUIET := $(if $(V),,--quiet)
 # Private items are documented, too, so that their links are checked; a link to one is then no fault.
 DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
@@ -39,18 +41,23 @@ help: ## Print this
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-12s %s\n' "$$n" "$$t"; done
 	@echo
-	@echo 'Variables (see README.md): SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
+	@echo 'Variables (see README.md): BOARD=rpi4 SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
 	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot PARALLEL=1 V=1'
 
 setup: ## Install what is missing, or say how to
 	$(Q)sh tools/setup.sh
 
-build: setup ## Build the kernel, the programs, build/lazuli.img and build/initramfs.cpio
+build: setup build/rpi4.dtb ## Build the kernel, the programs, build/lazuli.img and build/initramfs.cpio
 	$(Q)mkdir -p build
 	$(Q)cargo kbuild $(CARGO_QUIET) --release
 	$(Q)cargo ubuild $(CARGO_QUIET)
 	$(Q)$(LAZULI) image build/lazuli.img --kernel $(KERNEL)
 	$(Q)$(LAZULI) cpio build/initramfs.cpio $(IN_BIN)
+
+# QEMU has no tree for this board; the card brings the firmware's.
+build/rpi4.dtb: bsp/src/rpi4/rpi4.dts | setup
+	$(Q)mkdir -p build
+	$(Q)dtc -W no-unit_address_vs_reg -O dtb -o $@ $<
 
 ifneq ($(APP),)
 run: build/app.cpio ## Measure every scheme; with LAZY_TLB= one; with APP= run that program
@@ -67,10 +74,10 @@ bench: build ## Measure every scheme and print one table; figures go to build/be
 bars: build ## Count instructions per operation and compare with the bars
 	$(Q)$(LAZULI) bars --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) $(LAZY_TLB:%=--with %)
 
-test: build ## Run all tests, on target in a pairwise choice of machines; with CELL= one boot
+test: build ## Run all tests, on target in a pairwise choice of machines; with BOARD= those of one, with CELL= one boot
 	$(Q)sh tools/setup.sh busybox
 	$(Q)$(LAZULI) size build/lazuli.img --max 512K
-	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),--host) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
+	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),--host) $(BOARD:%=--board %) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
 	  --hello $(PROGRAMS)/hello \
 	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
 
@@ -80,10 +87,12 @@ test-all: ## Run all tests in every machine
 mutations: setup ## Break the mm layer in every known way and see which test notices
 	$(Q)cargo run $(CARGO_QUIET) --package mm --example mutate
 
-image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as one bootable file
+image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as one bootable file; with BOARD=rpi4 its tree, too
 	$(Q)$(LAZULI) image build/lazuli-app.img --kernel $(KERNEL) --initrd build/app.cpio \
+	  $(if $(filter rpi4,$(BOARD)),--tree build/rpi4.dtb) \
 	  --cmdline "$$CMDLINE $(LAZY_TLB:%=lazy_tlb=%) init=$(APP_INIT) -- $$ARGS"
-	@echo 'build/lazuli-app.img; boot it: qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a72 -smp 4' \
+	@echo 'build/lazuli-app.img; boot it: qemu-system-aarch64' \
+	  '$(if $(filter rpi4,$(BOARD)),-M raspi4b,-M virt$(comma)gic-version=3 -cpu cortex-a72 -smp 4)' \
 	  '-kernel build/lazuli-app.img -nographic -nic none'
 
 build/app.cpio: build FORCE

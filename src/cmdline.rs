@@ -40,7 +40,7 @@ fn positive(value: &str) -> bool {
 const OPTIONS: &[Known] = &[
     known("init", "/PATH", path),
     known("rdinit", "/PATH", path),
-    known("exit", "semihosting", |value| value == "semihosting"),
+    known("exit", "semihosting|restart", |value| matches!(value, "semihosting" | "restart")),
     known("watchdog", "SECONDS", positive),
     known("loglevel", "0..8", |value| value.parse::<u8>().is_ok_and(|level| level <= 8)),
     known("console", "DEVICE", any),

@@ -41,6 +41,17 @@ pub fn print(args: fmt::Arguments<'_>) {
     let _ = CONSOLE.lock().write_fmt(args);
 }
 
+/// Prints the last words of a run and waits until they are out, unless the console is taken: its owner will not go on.
+pub(crate) fn end(args: fmt::Arguments<'_>) {
+    if let Some(mut console) = CONSOLE.try_lock() {
+        // `Console` never fails.
+        let _ = console.write_fmt(args);
+        if let Some(port) = console.0 {
+            port.flush();
+        }
+    }
+}
+
 /// Opens the console for a CPU that panics, also if the lock's owner will never release it.
 ///
 /// # Safety

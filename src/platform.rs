@@ -117,6 +117,8 @@ pub struct Platform<'t> {
     pub timer_interrupt: u32,
     /// The INTID of the EL1 physical timer, for the watchdog.
     pub watchdog_interrupt: u32,
+    /// The registers of a Raspberry Pi's power manager.
+    pub power_manager: Option<Region>,
     /// How to call PSCI, if there is one.
     pub psci: Option<Conduit>,
     /// How many CPUs [`Platform::cpus`] yields.

@@ -29,9 +29,12 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     let boot = BOOT.call_once(|| unsafe { BootInfo::new(device_tree_pa, image_pa, entry_level) });
     uart::init_early(boot.image_pa.start);
     println!("Lazuli: entered at EL{}, image at {:#x}", boot.entry_level, boot.image_pa.start);
-    let Some(tree) = boot.device_tree else { refuse("the loader passed no device tree in x0") };
+    let Some(tree) = boot.device_tree else {
+        refuse("the loader passed no device tree in x0, and the image brings none")
+    };
     let platform = platform::init(tree).unwrap_or_else(|error| refuse(error));
     uart::init();
+    power::init();
     cmdline::line().check().unwrap_or_else(|error| refuse(error));
     memory::init(boot, platform);
     add_bundled_line(boot);

@@ -42,19 +42,31 @@ fn region(base: u64, len: u64) -> Region {
     Region { base, len }
 }
 
+/// A machine by what its tree must say: RAM, serial port, distributor, and a GICv2's CPU interface.
+struct Machine {
+    ram: u64,
+    uart: (u64, u32),
+    distributor: u64,
+    cpu_interface: u64,
+}
+
+/// QEMU `virt`: hw/arm/virt.c, base_memmap and a15irqmap.
+const VIRT: Machine =
+    Machine { ram: 0x4000_0000, uart: (0x900_0000, 33), distributor: 0x800_0000, cpu_interface: 0x801_0000 };
+/// BCM2711 ARM Peripherals, 1.2.4 and 6; the addresses of "low peripheral" mode.
+const RPI4: Machine =
+    Machine { ram: 0, uart: (0xfe20_1000, 153), distributor: 0xff84_1000, cpu_interface: 0xff84_2000 };
+
 fn this_machine_is_understood() -> Result<(), String> {
     let platform = platform::get();
-    // QEMU `virt`: hw/arm/virt.c, base_memmap and a15irqmap.
-    expect("RAM", platform.ram[0].base, 0x4000_0000)?;
-    expect(
-        "serial port",
-        platform.uart.map(|uart| (uart.registers.base, uart.interrupt)),
-        Some((0x900_0000, Some(33))),
-    )?;
+    let machine = if platform.model.starts_with("Raspberry Pi 4") { RPI4 } else { VIRT };
+    expect("RAM", platform.ram[0].base, machine.ram)?;
+    let uart = platform.uart.map(|uart| (uart.registers.base, uart.interrupt));
+    expect("serial port", uart, Some((machine.uart.0, Some(machine.uart.1))))?;
     expect("timers", (platform.timer_interrupt, platform.watchdog_interrupt), (27, 30))?;
     let distributor = match &platform.gic {
         Gic::V2 { distributor, cpu_interface } => {
-            expect("CPU interface", cpu_interface.base, 0x801_0000)?;
+            expect("CPU interface", cpu_interface.base, machine.cpu_interface)?;
             distributor
         }
         Gic::V3 { distributor, redistributors } => {
@@ -62,7 +74,7 @@ fn this_machine_is_understood() -> Result<(), String> {
             distributor
         }
     };
-    expect("distributor", distributor.base, 0x800_0000)?;
+    expect("distributor", distributor.base, machine.distributor)?;
     expect("CPUs", platform.cpus().count(), percpu::count())?;
     expect("first CPU", platform.cpus().next().map(|cpu| cpu.mpidr), Some(percpu::of(0).mpidr))
 }
@@ -114,6 +126,11 @@ fn board() -> Tree {
         .node("soc", |soc| {
             soc.cells(1, 1)
                 .numbers("ranges", &[0x7e00_0000, 0, 0xfe00_0000, 0x180_0000, 0x4000_0000, 0, 0xff80_0000, 0x80_0000])
+                .node("watchdog@7e100000", |manager| {
+                    manager
+                        .text("compatible", "brcm,bcm2835-pm-wdt")
+                        .numbers("reg", &[0x7e10_0000, 0x114, 0x7e00_a000, 0x24])
+                })
                 .node("serial@7e201400", |port| {
                     port.text("compatible", "arm,pl011").numbers("reg", &[0x7e20_1400, 0x200])
                 })
@@ -140,6 +157,7 @@ fn a_board_with_buses_and_spin_tables_is_understood() -> Result<(), String> {
     expect("initrd", platform.initrd, Some(region(0x0800_0123, 0x1ede)))?;
     let uart = Uart { registers: region(0xfe20_1000, 0x200), interrupt: Some(153) };
     expect("serial port", platform.uart, Some(uart))?;
+    expect("power manager", platform.power_manager, Some(region(0xfe10_0000, 0x114)))?;
     expect("timer", platform.timer_interrupt, 27)?;
     let Gic::V2 { distributor, cpu_interface } = platform.gic else { return Err("no GICv2".into()) };
     expect("GIC", (distributor, cpu_interface), (region(0xff84_1000, 0x1000), region(0xff84_2000, 0x2000)))?;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what building and testing need, or says in one line how to. Changes nothing when all is there.
 #
-#   sh tools/setup.sh            compiler, linker, Rust targets, QEMU
+#   sh tools/setup.sh            compiler, linker, Rust targets, dtc, QEMU
 #   sh tools/setup.sh busybox    Debian's arm64 busybox, into build/busybox (the host is not touched)
 set -eu
 
@@ -47,6 +47,10 @@ rust() {
 
 linker() {
     command -v cc >/dev/null || install "a C linker (gcc and libc6-dev)" "gcc libc6-dev"
+}
+
+device_tree_compiler() {
+    command -v dtc >/dev/null || install "the device tree compiler (dtc)" device-tree-compiler
 }
 
 # The major version of the installed QEMU; nothing if there is none.
@@ -106,6 +110,7 @@ case ${1:-} in
     "")
         rust
         linker
+        device_tree_compiler
         qemu
         ;;
     busybox) busybox ;;

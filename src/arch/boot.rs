@@ -53,6 +53,8 @@ global_asm!(
     image_l3_tables = const IMAGE_L3_TABLES,
     image_l1_index = const IMAGE_L1_INDEX,
     device_tree_l2_index = const DEVICE_TREE_L2_INDEX,
+    bundle = sym DESCRIPTOR,
+    bundle_tree = const offset_of!(Descriptor, tree_offset),
 );
 
 unsafe extern "C" {
@@ -64,7 +66,7 @@ unsafe extern "C" {
 /// What the loader handed over.
 #[derive(Debug)]
 pub struct BootInfo {
-    /// The device tree blob, cut to its size; mapped for good. None if the loader gave none.
+    /// The device tree blob, cut to its size; mapped for good: the loader's, or else the one inside the image.
     pub device_tree: Option<&'static [u8]>,
     /// Where the device tree lies in RAM.
     pub device_tree_pa: Range<u64>,
@@ -83,6 +85,7 @@ pub struct BootInfo {
 pub struct Bundle {
     archive_pa: Range<u64>,
     command_line_pa: Range<u64>,
+    tree_pa: Range<u64>,
 }
 
 impl Bundle {
@@ -113,7 +116,7 @@ impl BootInfo {
         let size = &raw const __image_size as u64;
         let end = bundle
             .iter()
-            .flat_map(|bundle| [bundle.archive_pa.end, bundle.command_line_pa.end])
+            .flat_map(|bundle| [bundle.archive_pa.end, bundle.command_line_pa.end, bundle.tree_pa.end])
             .fold(image_pa + size, u64::max);
         Self {
             device_tree,
@@ -157,6 +160,9 @@ struct Descriptor {
     archive_len: u64,
     command_line_offset: u64,
     command_line_len: u64,
+    /// 0 if there is none. boot.s looks here if the loader handed over no tree.
+    tree_offset: u64,
+    tree_len: u64,
 }
 
 #[used]
@@ -167,6 +173,8 @@ static DESCRIPTOR: Descriptor = Descriptor {
     archive_len: 0,
     command_line_offset: 0,
     command_line_len: 0,
+    tree_offset: 0,
+    tree_len: 0,
 };
 
 fn bundle(image_pa: u64) -> Option<Bundle> {
@@ -176,6 +184,7 @@ fn bundle(image_pa: u64) -> Option<Bundle> {
     (descriptor.archive_len != 0).then(|| Bundle {
         archive_pa: range(descriptor.archive_offset, descriptor.archive_len),
         command_line_pa: range(descriptor.command_line_offset, descriptor.command_line_len),
+        tree_pa: range(descriptor.tree_offset, descriptor.tree_len),
     })
 }
 

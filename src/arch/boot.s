@@ -137,7 +137,7 @@ drop_to_el1:
     eret
 
 // x20 := the device tree's address if one is there. A loader of ELF files passes none, but QEMU `virt` then
-// puts it at the start of RAM, which is right below the image.
+// puts it at the start of RAM, which is right below the image. The last resort is what the image itself brings.
 find_device_tree:
     ldr     w1, =0xedfe0dd0             // the magic d00dfeed, read little-endian
     tst     x20, #7
@@ -151,7 +151,11 @@ find_device_tree:
     ldr     w0, [x20]
     cmp     w0, w1
     b.eq    2f
-3:  mov     x20, xzr
+3:  adrp    x0, {bundle}
+    add     x0, x0, :lo12:{bundle}
+    ldr     x20, [x0, #{bundle_tree}]
+    cbz     x20, 2f
+    add     x20, x20, x21
 2:  ret
 
 // Invalidates .bss, tables and boot stack in the caches, to the point of coherency.

@@ -1,5 +1,6 @@
 //! Devices: interrupt controller, serial port, power.
 
+mod bcm_pm;
 pub mod gic;
 pub mod interrupt;
 pub mod power;

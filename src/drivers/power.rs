@@ -6,10 +6,11 @@ use aarch64_cpu::asm::{self, barrier};
 use smccc::psci::{self, AffinityState, LowestAffinityLevel, error::Error};
 use smccc::{Hvc, Smc};
 
+use super::bcm_pm;
 use crate::arch::mmu;
-use crate::cmdline;
 use crate::platform::{self, Conduit};
 use crate::sync::IrqGuard;
+use crate::{cmdline, console};
 
 /// Asks the firmware to start a CPU at a physical address, with `context` in x0.
 pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<(), Error> {
@@ -58,21 +59,35 @@ fn publish_for_new_cpu() {
     barrier::dsb(barrier::SY);
 }
 
+/// Prepares for the end of the run. CPU 0 calls it once, when device registers can be mapped.
+pub fn init() {
+    bcm_pm::init();
+}
+
 /// Ends the run with a verdict: 0 for success.
 ///
 /// With `exit=semihosting` the debugger that runs us gets the number. Without that word no `HLT`
-/// is ever executed, since on real hardware it would be an undefined instruction: the firmware
-/// turns the machine off, or this CPU sleeps for ever.
+/// is ever executed, since on real hardware it would be an undefined instruction: the number is
+/// printed, and the firmware or the board's power manager turns the machine off, or with
+/// `exit=restart` on again. Where neither can, this CPU sleeps for ever.
 pub fn exit(code: i32) -> ! {
     let _irqs_masked = IrqGuard::new();
-    if cmdline::get("exit") == Some("semihosting") {
+    let way = cmdline::get("exit");
+    if way == Some("semihosting") {
         semihosting::process::exit(code);
     }
+    console::end(format_args!("exit status {code}\n"));
+    let restart = way == Some("restart");
     // An error means that the firmware cannot; there is nobody left to tell.
-    let _ = match platform::try_get().and_then(|platform| platform.psci) {
-        Some(Conduit::Hvc) => psci::system_off::<Hvc>(),
-        Some(Conduit::Smc) => psci::system_off::<Smc>(),
-        None => Ok(()),
+    let _ = match (platform::try_get().and_then(|platform| platform.psci), restart) {
+        (Some(Conduit::Hvc), false) => psci::system_off::<Hvc>(),
+        (Some(Conduit::Hvc), true) => psci::system_reset::<Hvc>(),
+        (Some(Conduit::Smc), false) => psci::system_off::<Smc>(),
+        (Some(Conduit::Smc), true) => psci::system_reset::<Smc>(),
+        (None, restart) => {
+            bcm_pm::reset(!restart);
+            Ok(())
+        }
     };
     loop {
         asm::wfi();

@@ -29,6 +29,8 @@ struct Registers {
     icr: WriteOnly<u32>,
 }
 
+/// FR: a byte is still on its way out.
+const FR_BUSY: u32 = 1 << 3;
 /// FR: the receive FIFO is empty.
 const FR_RXFE: u32 = 1 << 4;
 /// FR: the transmit FIFO is full.
@@ -68,6 +70,14 @@ impl Pl011 {
             crate::sync::relax();
         }
         field!(registers, dr).write(u32::from(byte));
+    }
+
+    /// Waits until all bytes are out.
+    pub fn flush(&self) {
+        let registers = self.registers();
+        while field_shared!(registers, fr).read() & FR_BUSY != 0 {
+            crate::sync::relax();
+        }
     }
 
     /// Takes a received byte, if there is one.

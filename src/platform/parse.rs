@@ -23,6 +23,7 @@ impl<'t> Platform<'t> {
             uart: uart(tree, interrupt_cells),
             timer_interrupt: timer_interrupt(tree, 2, interrupt_cells)?,
             watchdog_interrupt: timer_interrupt(tree, 1, interrupt_cells)?,
+            power_manager: power_manager(tree),
             psci,
             cpu_count: 0,
         };
@@ -81,6 +82,13 @@ fn psci(tree: Fdt<'_>) -> Result<Option<Conduit>, Error> {
         _ => Err(Error::bad("/psci", "method")),
     })
     .transpose()
+}
+
+/// The first region of the Raspberry Pi's power manager, whose other regions are of no use here.
+fn power_manager(tree: Fdt<'_>) -> Option<Region> {
+    tree::search(tree, &mut |place| {
+        tree::is_any_of(&place.node, &["brcm,bcm2711-pm", "brcm,bcm2835-pm-wdt"]).then(|| place.region(0))?
+    })
 }
 
 fn cpu_nodes(tree: Fdt<'_>) -> impl Iterator<Item = FdtNode<'_>> {

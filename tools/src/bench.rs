@@ -52,7 +52,7 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     }
     let machine = &options.machine;
     let clock = if machine.icount { "one instruction takes one nanosecond" } else { "wall clock" };
-    println!("\n{} CPUs, {}, {}; {clock}\n", machine.smp, machine.cpu, machine.memory);
+    println!("\n{}; {clock}\n", machine.description());
     print!("{}\n{LEGEND}", results::table(&all));
     save(&options, &all)?;
     match results::headline(&all) {

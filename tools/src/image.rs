@@ -1,7 +1,7 @@
 //! The bootable file: a raw arm64 Image, alone or with its program and command line inside.
 //!
-//! The kernel keeps a descriptor among its read-only data: [`MAGIC`], then the offset and length of an archive and of
-//! a command line, all four zero in a plain kernel. Bundling appends both behind the memory the image claims for
+//! The kernel keeps a descriptor among its read-only data: [`MAGIC`], then the offset and length of an archive, of a
+//! command line and of a device tree, all zero in a plain kernel. Bundling appends them behind the memory the image claims for
 //! itself (its bss included, so that zeroing bss cannot wipe them), fills the descriptor in and enlarges that claim.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,6 +11,8 @@ use object::read::elf::{FileHeader, ProgramHeader};
 /// What the descriptor starts with. The kernel aligns it to 32 bytes.
 pub(crate) const MAGIC: [u8; 16] = *b"LAZULI-BUNDLE\0\0\0";
 const MAGIC_ALIGN: usize = 32;
+/// The bytes of the descriptor's fields: three offsets, each with a length.
+const FIELDS_LEN: usize = 48;
 /// Offsets in the arm64 Image header (Linux Documentation/arch/arm64/booting.rst).
 const IMAGE_SIZE: usize = 16;
 const IMAGE_MAGIC: usize = 56;
@@ -44,15 +46,15 @@ fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
     Ok(image)
 }
 
-/// Joins a raw image, an archive and a command line into one bootable file.
-pub(crate) fn bundle(image: &[u8], archive: &[u8], command_line: &str) -> Result<Vec<u8>> {
+/// Joins a raw image, an archive, a command line and a device tree (or none: empty) into one bootable file.
+pub(crate) fn bundle(image: &[u8], archive: &[u8], command_line: &str, tree: &[u8]) -> Result<Vec<u8>> {
     let descriptor = find_descriptor(image)?;
     let claimed = usize::try_from(read_u64(image, IMAGE_SIZE))?;
     ensure!(claimed >= image.len(), "the Image header claims {claimed} bytes, fewer than the file has");
     let mut out = image.to_vec();
     let mut fields = Vec::new();
     out.resize(claimed, 0);
-    for part in [archive, command_line.as_bytes()] {
+    for part in [archive, command_line.as_bytes(), tree] {
         out.resize(out.len().next_multiple_of(PAGE), 0);
         fields.extend([out.len() as u64, part.len() as u64]);
         out.extend_from_slice(part);
@@ -71,8 +73,8 @@ fn find_descriptor(image: &[u8]) -> Result<usize> {
     let mut places = (0..image.len()).step_by(MAGIC_ALIGN).filter(at);
     let place = places.next().context("this kernel has no bundle descriptor; build it from this tree")?;
     ensure!(places.next().is_none(), "this kernel has two bundle descriptors");
-    ensure!(place + MAGIC.len() + 32 <= image.len(), "the bundle descriptor is cut short");
-    let fields = &image[place + MAGIC.len()..place + MAGIC.len() + 32];
+    ensure!(place + MAGIC.len() + FIELDS_LEN <= image.len(), "the bundle descriptor is cut short");
+    let fields = &image[place + MAGIC.len()..place + MAGIC.len() + FIELDS_LEN];
     ensure!(fields.iter().all(|b| *b == 0), "this image is a bundle already; start from the plain kernel");
     Ok(place)
 }
@@ -113,28 +115,29 @@ mod tests {
         image[IMAGE_MAGIC..IMAGE_MAGIC + 4].copy_from_slice(b"ARM\x64");
         write_u64(&mut image, IMAGE_SIZE, CLAIMED);
         image[0x1020..0x1030].copy_from_slice(&MAGIC);
-        image[0x1030..0x1050].fill(0);
+        image[0x1030..0x1060].fill(0);
         image
     }
 
     #[test]
     fn a_bundle_is_found_through_the_descriptor() {
-        let out = bundle(&kernel(), b"the archive", "init=/app").unwrap();
+        let out = bundle(&kernel(), b"the archive", "init=/app", b"the tree").unwrap();
         let field = |n: usize| read_u64(&out, 0x1030 + 8 * n) as usize;
         assert_eq!(&out[field(0)..field(0) + field(1)], b"the archive");
         assert_eq!(&out[field(2)..field(2) + field(3)], b"init=/app");
+        assert_eq!(&out[field(4)..field(4) + field(5)], b"the tree");
         assert!(field(0) as u64 >= CLAIMED, "inside the kernel's own memory");
-        assert_eq!((field(0) % PAGE, field(2) % PAGE), (0, 0));
+        assert_eq!([0, 2, 4].map(|n| field(n) % PAGE), [0; 3]);
         assert_eq!(read_u64(&out, IMAGE_SIZE), out.len() as u64);
         assert!(out[0x1800..CLAIMED as usize].iter().all(|b| *b == 0), "bss must read as zero");
-        assert_eq!(out[0x1050..0x1800], kernel()[0x1050..], "the kernel itself must not change");
+        assert_eq!(out[0x1060..0x1800], kernel()[0x1060..], "the kernel itself must not change");
     }
 
     #[test]
     fn an_unaligned_magic_is_a_coincidence() {
         let mut image = kernel();
         image[0x808..0x818].copy_from_slice(&MAGIC);
-        assert!(bundle(&image, b"a", "").is_ok());
+        assert!(bundle(&image, b"a", "", b"").is_ok());
     }
 
     #[test]
@@ -143,9 +146,9 @@ mod tests {
         two[0x400..0x410].copy_from_slice(&MAGIC);
         let mut none = kernel();
         none[0x1020] = b'-';
-        let bundled = bundle(&kernel(), b"a", "b").unwrap();
+        let bundled = bundle(&kernel(), b"a", "b", b"").unwrap();
         for (image, word) in [(two, "two"), (none, "no bundle"), (bundled, "already")] {
-            let error = bundle(&image, b"a", "").unwrap_err().to_string();
+            let error = bundle(&image, b"a", "", b"").unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
     }

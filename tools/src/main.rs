@@ -3,6 +3,7 @@
 
 mod bars;
 mod bench;
+mod board;
 mod broken;
 mod cargo;
 mod cpio;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
+use board::Board;
 use guest::HANG;
 use qemu::Machine;
 use symbols::{Annotator, Symbols};
@@ -63,7 +65,7 @@ enum Tool {
         #[arg(required = true)]
         files: Vec<String>,
     },
-    /// Make a raw Image of an ELF kernel, with a program inside if one is given
+    /// Make a raw Image of an ELF kernel, with a program and a device tree inside if they are given
     Image {
         /// The file to write
         out: PathBuf,
@@ -76,6 +78,9 @@ enum Tool {
         /// The kernel command line to put in
         #[arg(long, default_value = "", allow_hyphen_values = true)]
         cmdline: String,
+        /// The device tree to put in, for a loader that hands over none
+        #[arg(long, requires = "initrd")]
+        tree: Option<PathBuf>,
     },
     /// Copy the standard input, adding names to `  at 0x…` lines
     Symbols {
@@ -122,10 +127,11 @@ fn execute(tool: Tool) -> Result<ExitCode> {
             files.iter().try_for_each(|spec| archive.add(spec))?;
             write(&out, &archive.bytes())?;
         }
-        Tool::Image { out, kernel, initrd, cmdline } => {
+        Tool::Image { out, kernel, initrd, cmdline, tree } => {
             let mut image = image::raw(&read(&kernel)?).with_context(|| kernel.display().to_string())?;
             if let Some(initrd) = initrd {
-                image = image::bundle(&image, &read(&initrd)?, &cmdline)?;
+                let tree = tree.map_or(Ok(Vec::new()), |tree| read(&tree))?;
+                image = image::bundle(&image, &read(&initrd)?, &cmdline, &tree)?;
             }
             write(&out, &image)?;
         }
@@ -171,8 +177,9 @@ fn check_size(file: &Path, max: &str) -> Result<()> {
 
 fn check_qemu() -> Result<()> {
     let version = qemu::version()?;
-    if version < qemu::FIRST_WITH_RPI4 {
-        eprintln!("note: QEMU {version} has no raspi4b (since {}); only `virt` is run", qemu::FIRST_WITH_RPI4);
+    let first = Board::Rpi4.first_qemu();
+    if version < first {
+        eprintln!("note: QEMU {version} has no raspi4b (since {first}); only `virt` is run");
     }
     Ok(())
 }

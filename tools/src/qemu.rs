@@ -1,15 +1,16 @@
-//! The QEMU `virt` machine that a kernel is booted on, as a command line.
+//! The QEMU machine that a kernel is booted on, as a command line.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::board::Board;
 use crate::image;
 
 const PROGRAM: &str = "qemu-system-aarch64";
-/// The Raspberry Pi 4 model came with this release. `virt` needs less.
-pub(crate) const FIRST_WITH_RPI4: u32 = 9;
+/// Where `make` leaves the device tree of the Raspberry Pi 4, for which QEMU has none.
+pub(crate) const RPI4_TREE: &str = "build/rpi4.dtb";
 
 /// One machine and what it boots.
 #[derive(clap::Args, Clone, Debug)]
@@ -20,6 +21,12 @@ pub(crate) struct Machine {
     /// Archive with the programs
     #[arg(long)]
     pub(crate) initrd: Option<PathBuf>,
+    /// The board; for rpi4 smp, memory, gic, cpu and virtualization are what the board has
+    #[arg(long, value_enum, default_value = "virt")]
+    pub(crate) board: Board,
+    /// Device tree that the firmware hands over: of rpi4 ours unless named, of virt QEMU's; an empty name for none
+    #[arg(long)]
+    pub(crate) tree: Option<PathBuf>,
     /// Virtual CPUs
     #[arg(long, default_value_t = 4)]
     pub(crate) smp: u32,
@@ -35,6 +42,9 @@ pub(crate) struct Machine {
     /// Enter at EL2 instead of EL1
     #[arg(long)]
     pub(crate) virtualization: bool,
+    /// Let the run end as on hardware: by switching the machine off, without an exit status
+    #[arg(long)]
+    pub(crate) hardware_end: bool,
     /// Count instructions: one guest thread, time is the number of instructions executed, every run the same
     #[arg(long)]
     pub(crate) icount: bool,
@@ -61,11 +71,14 @@ impl Machine {
         Self {
             kernel,
             initrd: None,
+            board: Board::Virt,
+            tree: None,
             smp: 4,
             memory: "512M".to_owned(),
             gic: 3,
             cpu: "cortex-a72".to_owned(),
             virtualization: false,
+            hardware_end: false,
             icount: false,
             scheme: None,
             cmdline: String::new(),
@@ -77,7 +90,8 @@ impl Machine {
 
     /// The kernel's command line.
     pub(crate) fn append(&self) -> String {
-        let mut words = vec!["exit=semihosting".to_owned()];
+        let mut words = Vec::new();
+        words.extend(Some("exit=semihosting".to_owned()).filter(|_| !self.hardware_end));
         words.extend(self.scheme.iter().map(|scheme| format!("lazy_tlb={scheme}")));
         words.extend(Some(self.cmdline.clone()).filter(|text| !text.is_empty()));
         words.extend(self.init.iter().map(|init| format!("init={init}")));
@@ -89,22 +103,49 @@ impl Machine {
 
     /// QEMU's arguments. The console is the standard input and output, and ^C ends QEMU.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let el2 = if self.virtualization { ",virtualization=on" } else { "" };
-        let machine = format!("virt,gic-version={}{el2}", self.gic);
-        let smp = self.smp.to_string();
-        let kernel = self.kernel.display().to_string();
-        let append = self.append();
-        let mut words = vec!["-M", &machine, "-cpu", &self.cpu, "-smp", &smp, "-m", &self.memory, "-kernel", &kernel];
-        let initrd = self.initrd.as_ref().map(|path| path.display().to_string());
-        if let Some(initrd) = &initrd {
-            words.extend(["-initrd", initrd]);
+        let mut words = self.board_arguments();
+        words.extend(["-kernel".to_owned(), self.kernel.display().to_string()]);
+        for (option, file) in [("-initrd", self.initrd.as_deref()), ("-dtb", self.tree())] {
+            words.extend(file.into_iter().flat_map(|file| [option.to_owned(), file.display().to_string()]));
         }
-        words.extend(["-append", &append, "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none"]);
-        words.extend(["-no-reboot", "-semihosting-config", "enable=on,target=native"]);
+        // Without a tree QEMU has nowhere to put the line.
+        if self.board == Board::Virt || self.tree().is_some() {
+            words.extend(["-append".to_owned(), self.append()]);
+        }
+        let mut fixed = vec!["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot"];
+        if !self.hardware_end {
+            fixed.extend(["-semihosting-config", "enable=on,target=native"]);
+        }
         if self.icount {
-            words.extend(["-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2024-01-01T00:00:00,clock=vm"]);
+            fixed.extend(["-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2024-01-01T00:00:00,clock=vm"]);
         }
-        words.into_iter().map(str::to_owned).chain(self.extra.iter().cloned()).collect()
+        words.extend(fixed.into_iter().map(str::to_owned).chain(self.extra.iter().cloned()));
+        words
+    }
+
+    fn board_arguments(&self) -> Vec<String> {
+        let smp = self.smp.to_string();
+        let el2 = if self.virtualization { ",virtualization=on" } else { "" };
+        let virt = format!("virt,gic-version={}{el2}", self.gic);
+        let words = match self.board {
+            Board::Virt => vec!["-M", &virt, "-cpu", &self.cpu, "-smp", &smp, "-m", &self.memory],
+            Board::Rpi4 => vec!["-M", "raspi4b"],
+        };
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The device tree that is named on the command line.
+    fn tree(&self) -> Option<&Path> {
+        let ours = (self.board == Board::Rpi4).then_some(Path::new(RPI4_TREE));
+        self.tree.as_deref().or(ours).filter(|tree| !tree.as_os_str().is_empty())
+    }
+
+    /// What it is, in words.
+    pub(crate) fn description(&self) -> String {
+        match self.board {
+            Board::Virt => format!("{} CPUs, {}, {}", self.smp, self.cpu, self.memory),
+            Board::Rpi4 => "Raspberry Pi 4 (QEMU raspi4b): 4 CPUs, cortex-a72".to_owned(),
+        }
     }
 
     /// The command that boots this machine.
@@ -135,7 +176,11 @@ impl Machine {
 
     /// Host threads that the guest keeps busy.
     pub(crate) fn host_threads(&self) -> u32 {
-        if self.icount { 1 } else { self.smp }
+        match (self.icount, self.board) {
+            (true, _) => 1,
+            (false, Board::Virt) => self.smp,
+            (false, Board::Rpi4) => 4,
+        }
     }
 }
 
@@ -217,6 +262,26 @@ pub(crate) mod tests {
         let line = Machine { icount: true, gic: 2, virtualization: true, ..machine() }.shell_line();
         assert!(line.contains("virt,gic-version=2,virtualization=on"), "{line}");
         assert!(line.contains("-icount shift=0,sleep=off"), "{line}");
+    }
+
+    #[test]
+    fn the_pi_gets_our_tree_another_one_or_none() {
+        let pi = Machine { board: Board::Rpi4, ..machine() };
+        let line = pi.shell_line();
+        assert!(
+            line.starts_with("qemu-system-aarch64 -M raspi4b -kernel k.img -dtb build/rpi4.dtb -append "),
+            "{line}"
+        );
+        let other = Machine { tree: Some("other.dtb".into()), ..pi.clone() }.shell_line();
+        assert!(other.contains(" -dtb other.dtb "), "{other}");
+        let none = Machine { tree: Some("".into()), ..pi }.shell_line();
+        assert!(!none.contains("-dtb") && !none.contains("-append"), "{none}");
+    }
+
+    #[test]
+    fn a_run_that_ends_as_on_hardware_has_no_semihosting() {
+        let line = Machine { hardware_end: true, init: Some("/app".into()), ..machine() }.shell_line();
+        assert!(!line.contains("semihosting") && line.contains(" -append init=/app "), "{line}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::board::Board;
 use crate::broken;
 use crate::cpio::Archive;
 use crate::image;
@@ -167,14 +168,37 @@ impl Parts {
         self.save(name, &archive.bytes())
     }
 
-    /// The boot of kernel and program as one file.
-    pub(crate) fn bundle(&self) -> Result<Job> {
+    /// The boots of kernel and program as one file; on the Raspberry Pi 4 it holds the tree, too.
+    pub(crate) fn bundles(&self) -> Result<Vec<Job>> {
         let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
         let archive = read(&self.archive("good", &self.program()?)?)?;
-        let image = image::bundle(&read(&self.kernel)?, &archive, "init=/app")?;
-        let job = self.job("bundle", None, "", Expect::End(0, owned(&["hello"])));
-        let machine = Machine { kernel: self.save("bundle.img", &image)?, ..job.machine };
-        Ok(Job { machine, ..job })
+        let job = |name: &str, line: &str, tree: &[u8]| -> Result<Job> {
+            let image = image::bundle(&read(&self.kernel)?, &archive, line, tree)?;
+            let job = self.job(name, None, "", Expect::End(0, owned(&["hello"])));
+            let machine = Machine { kernel: self.save(&format!("{name}.img"), &image)?, ..job.machine };
+            Ok(Job { machine, ..job })
+        };
+        let mut on_rpi4 = job("bundle-rpi4", "exit=semihosting init=/app", &read(Path::new(qemu::RPI4_TREE))?)?;
+        on_rpi4.machine.board = Board::Rpi4;
+        on_rpi4.machine.tree = Some(PathBuf::new());
+        Ok(vec![job("bundle", "init=/app", b"")?, on_rpi4])
+    }
+
+    /// Boots that end as they do on hardware: by PSCI, and on the Raspberry Pi 4 by its power manager. If the machine
+    /// stays on, they hang.
+    pub(crate) fn hardware_ends(&self) -> Result<Vec<Job>> {
+        let archive = self.archive("good", &self.program()?)?;
+        let end = |board: Board, words: &str, says: &[&str]| {
+            let job =
+                self.job(&format!("end-{}", board.name()), Some(archive.clone()), words, Expect::End(0, owned(says)));
+            Job { machine: Machine { board, hardware_end: true, ..job.machine }, ..job }
+        };
+        let mut jobs: Vec<_> =
+            Board::ALL.into_iter().map(|board| end(board, "init=/app", &["hello", "exit status 0"])).collect();
+        let mut restart = end(Board::Rpi4, "init=/nowhere exit=restart", &["/nowhere", "exit status 1"]);
+        restart.name = "end-rpi4-restart".to_owned();
+        jobs.push(restart);
+        Ok(jobs)
     }
 
     /// Boots that must be refused.
@@ -237,7 +261,7 @@ impl Parts {
         let archive = self.archive("padded", &[self.program()?, vec![0; 48 << 20]].concat())?;
         let bytes = fs::read(&archive).context("cannot read the archive back")?;
         let image = fs::read(&self.kernel).context("cannot read the kernel")?;
-        let bundle = self.save("padded.img", &image::bundle(&image, &bytes, "init=/app")?)?;
+        let bundle = self.save("padded.img", &image::bundle(&image, &bytes, "init=/app", b"")?)?;
         let refusal = |name, memory: &str, initrd, says: &str| {
             let job = self.refusal(name, initrd, "init=/app", &[says]);
             let machine = Machine { memory: memory.to_owned(), ..job.machine };

@@ -3,7 +3,7 @@
 //! A suite states where it may run in its own source, in lines such as
 //!
 //! ```text
-//! //@ smp: 2 4          only on these numbers of CPUs; likewise gic, scheme, cpu, el
+//! //@ smp: 2 4          only on these numbers of CPUs; likewise board, gic, scheme, cpu, el
 //! //@ mode: icount      counts instructions; the default, parallel, runs each CPU as a thread of its own
 //! //@ timeout: 120      seconds for one boot
 //! //@ append: asid_bits=4
@@ -14,17 +14,21 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::board::Board;
 use crate::pairwise;
 use crate::qemu::Machine;
 
 /// What may differ between two boots of a suite, in the order of a cell's name.
-const AXES: [(&str, &[&str]); 5] = [
+const AXES: [(&str, &[&str]); 6] = [
+    ("board", &["virt", "rpi4"]),
     ("smp", &["1", "2", "4", "8"]),
     ("gic", &["2", "3"]),
     ("scheme", &["refcount", "shootdown", "handoff", "eager"]),
     ("cpu", &["cortex-a72", "max"]),
     ("el", &["1", "2"]),
 ];
+/// What the Raspberry Pi 4 has on the axes where it leaves no choice.
+const RPI4: [Option<&str>; AXES.len()] = [Some("rpi4"), Some("4"), Some("2"), None, Some("cortex-a72"), Some("2")];
 /// More virtual CPUs than this as parallel threads would starve one another on a small host.
 const MOST_PARALLEL: u32 = 4;
 
@@ -71,7 +75,7 @@ impl Rules {
             ("timeout", seconds) => self.timeout_s = seconds.parse().context("timeout is in seconds")?,
             ("append", words) => self.append = words.to_owned(),
             ("args", words) => self.args = words.to_owned(),
-            _ => bail!("keys are smp, gic, scheme, cpu, el, mode, timeout, append, args"),
+            _ => bail!("keys are board, smp, gic, scheme, cpu, el, mode, timeout, append, args"),
         }
         Ok(())
     }
@@ -102,7 +106,7 @@ pub(crate) fn all_cells(suites: &[Suite]) -> Vec<Cell> {
     let axes = AXES.iter().map(|(_, values)| values.len());
     let levels: Vec<usize> = std::iter::once(suites.len()).chain(axes).collect();
     let allowed = |row: &Vec<usize>| (0..AXES.len()).all(|axis| suites[row[0]].rules.allows(axis, row[axis + 1]));
-    pairwise::product(&levels).into_iter().filter(allowed).map(Cell).collect()
+    pairwise::product(&levels).into_iter().filter(allowed).map(Cell).filter(Cell::exists).collect()
 }
 
 /// Few of these boots, in which every pair still occurs: of two axes, and of each suite with each value.
@@ -120,24 +124,40 @@ impl Cell {
         AXES[axis].1[self.0[axis + 1]]
     }
 
-    /// Such as `ipi-smp4-gic3-shootdown-cortex-a72-el1`.
+    pub(crate) fn board(&self) -> Board {
+        Board::ALL[self.0[1]]
+    }
+
+    /// Whether the board can be such a machine.
+    fn exists(&self) -> bool {
+        let fits = |axis: usize| RPI4[axis].is_none_or(|value| value == self.value(axis));
+        self.board() == Board::Virt || (0..AXES.len()).all(fits)
+    }
+
+    /// Such as `ipi-smp4-gic3-shootdown-cortex-a72-el1`, or `ipi-rpi4-shootdown`.
     pub(crate) fn name(&self, suites: &[Suite]) -> String {
-        let [smp, gic, scheme, cpu, el] = std::array::from_fn(|axis| self.value(axis));
-        format!("{}-smp{smp}-gic{gic}-{scheme}-{cpu}-el{el}", self.suite(suites).name)
+        let [board, smp, gic, scheme, cpu, el] = std::array::from_fn(|axis| self.value(axis));
+        let suite = &self.suite(suites).name;
+        match self.board() {
+            Board::Virt => format!("{suite}-smp{smp}-gic{gic}-{scheme}-{cpu}-el{el}"),
+            Board::Rpi4 => format!("{suite}-{board}-{scheme}"),
+        }
     }
 
     /// The machine it runs on.
     pub(crate) fn machine(&self, suites: &[Suite]) -> Result<Machine> {
         let suite = self.suite(suites);
-        let smp = self.value(0).parse()?;
+        let [_, smp, gic, scheme, cpu, el] = std::array::from_fn(|axis| self.value(axis));
+        let smp = smp.parse()?;
         Ok(Machine {
             initrd: suite.initrd.clone(),
+            board: self.board(),
             smp,
-            gic: self.value(1).parse()?,
-            cpu: self.value(3).to_owned(),
-            virtualization: self.value(4) == "2",
+            gic: gic.parse()?,
+            cpu: cpu.to_owned(),
+            virtualization: el == "2",
             icount: suite.rules.icount || smp > MOST_PARALLEL,
-            scheme: Some(self.value(2).to_owned()),
+            scheme: Some(scheme.to_owned()),
             cmdline: suite.rules.append.clone(),
             init: suite.init.clone(),
             args: suite.rules.args.clone(),
@@ -165,7 +185,7 @@ mod tests {
     fn rules_are_read_from_the_source() {
         let rules = Rules::parse("//! Doc.\n//@ smp: 2 4\n//@ mode: icount\n//@ timeout: 9\n//@ args: -s 1\nfn x() {}")
             .unwrap();
-        assert!(rules.icount && !rules.allows(0, 0) && rules.allows(0, 1) && rules.allows(1, 0));
+        assert!(rules.icount && !rules.allows(1, 0) && rules.allows(1, 1) && rules.allows(2, 0));
         assert_eq!((rules.timeout_s, rules.args.as_str()), (9, "-s 1"));
         assert_eq!(Rules::parse("//! Doc.").unwrap(), Rules::default());
     }
@@ -187,16 +207,18 @@ mod tests {
     fn the_full_product_honours_each_suites_rules() {
         let suites = [suite("a", ""), suite("b", "//@ smp: 1\n//@ scheme: eager shootdown\n")];
         let cells = all_cells(&suites);
-        assert_eq!(cells.len(), 4 * 2 * 4 * 2 * 2 + 2 * 2 * 2 * 2);
+        assert_eq!(cells.len(), (4 * 2 * 4 * 2 * 2 + 4) + 2 * 2 * 2 * 2);
     }
 
     #[test]
     fn pairwise_boots_each_suite_with_each_value() {
         let suites = [suite("a", ""), suite("b", "//@ smp: 1 2"), suite("c", ""), suite("d", "")];
         let cells = pairwise_cells(&suites);
-        assert!(cells.len() <= 28, "{}", cells.len());
+        assert!(cells.len() <= 36, "{}", cells.len());
         let names: Vec<_> = cells.iter().map(|cell| cell.name(&suites)).collect();
-        for (suite, part) in [("a", "smp8"), ("b", "smp2"), ("c", "eager"), ("d", "el2"), ("b", "gic2"), ("a", "max")] {
+        for (suite, part) in
+            [("a", "smp8"), ("b", "smp2"), ("c", "eager"), ("d", "el2"), ("b", "gic2"), ("a", "max"), ("c", "rpi4")]
+        {
             let met = |name: &String| name.starts_with(&format!("{suite}-")) && name.contains(part);
             assert!(names.iter().any(met), "{suite} with {part}: {names:?}");
         }
@@ -215,9 +237,31 @@ mod tests {
     #[test]
     fn a_cell_is_named_after_its_machine() {
         let suites = [suite("ipi", "")];
-        let cell = all_cells(&suites).pop().unwrap();
+        let on_virt = |cell: &Cell| cell.board() == Board::Virt;
+        let cell = all_cells(&suites).into_iter().rfind(on_virt).unwrap();
         assert_eq!(cell.name(&suites), "ipi-smp8-gic3-eager-max-el2");
         let machine = cell.machine(&suites).unwrap();
         assert!(machine.virtualization && machine.gic == 3 && machine.append().contains("lazy_tlb=eager"));
+    }
+
+    #[test]
+    fn the_pi_is_one_machine_for_each_scheme() {
+        let suites = [suite("ipi", ""), suite("one-cpu", "//@ smp: 1"), suite("virt-only", "//@ board: virt")];
+        let cells: Vec<_> = all_cells(&suites).into_iter().filter(|cell| cell.board() == Board::Rpi4).collect();
+        let names: Vec<_> = cells.iter().map(|cell| cell.name(&suites)).collect();
+        assert_eq!(names, ["refcount", "shootdown", "handoff", "eager"].map(|scheme| format!("ipi-rpi4-{scheme}")));
+        assert_eq!(cells[0].machine(&suites).unwrap().board, Board::Rpi4);
+    }
+
+    #[test]
+    fn both_boards_boot_the_same_file() {
+        let suites = [suite("a", "")];
+        let kernels: Vec<_> = all_cells(&suites).iter().map(|cell| cell.machine(&suites).unwrap().kernel).collect();
+        assert!(kernels.iter().all(|kernel| *kernel == suites[0].kernel));
+    }
+
+    #[test]
+    fn boards_are_named_alike_everywhere() {
+        assert_eq!(Board::ALL.map(Board::name), AXES[0].1);
     }
 }

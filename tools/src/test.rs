@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::board::Board;
 use crate::cargo::{self, TestBinary};
 use crate::guest;
 use crate::job::{Expect, Job, Judged};
@@ -27,6 +28,9 @@ pub(crate) struct Options {
     /// Run the host's tests first and count them in
     #[arg(long)]
     host: bool,
+    /// Only this board
+    #[arg(long)]
+    board: Option<Board>,
     /// Run only the boots whose name contains this; one full name also shows the console
     #[arg(long, default_value = "")]
     cell: String,
@@ -58,6 +62,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let suites = suites(options, kernels)?;
     let mut jobs = select(options, &suites)?;
     jobs.extend(scenarios(options, endings)?.into_iter().filter(|job| job.name.contains(&options.cell)));
+    jobs.retain(|job| options.board.is_none_or(|board| job.machine.board == board));
+    leave_out_what_qemu_lacks(&mut jobs, &mut total)?;
     ensure!(!jobs.is_empty(), "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1", options.cell);
     std::fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
     total.add(run_all(&jobs, &options.logs)?);
@@ -115,7 +121,8 @@ fn scenarios(options: &Options, endings: Vec<TestBinary>) -> Result<Vec<Job>> {
     let mut jobs = parts.refusals()?;
     jobs.extend(parts.handed_trees()?);
     jobs.extend(parts.endings()?);
-    jobs.push(parts.bundle()?);
+    jobs.extend(parts.bundles()?);
+    jobs.extend(parts.hardware_ends()?);
     jobs.extend(parts.ours(&options.initrd));
     jobs.push(parts.units(&cargo::user_unit_tests()?)?);
     match &options.busybox {
@@ -143,6 +150,22 @@ fn select(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
     }
     let cells = if options.full { every } else { pairwise_cells(suites) };
     cells.iter().filter(|cell| cell.name(suites).contains(&options.cell)).map(job).collect()
+}
+
+/// Counts the boots on boards that came with a later QEMU as skipped, and says so.
+fn leave_out_what_qemu_lacks(jobs: &mut Vec<Job>, total: &mut Tally) -> Result<()> {
+    let version = qemu::version()?;
+    for board in Board::ALL.into_iter().filter(|board| board.first_qemu() > version) {
+        let before = jobs.len();
+        jobs.retain(|job| job.machine.board != board);
+        let left_out = before - jobs.len();
+        total.skipped += left_out;
+        let (name, first) = (board.name(), board.first_qemu());
+        println!(
+            "SKIPPED: {left_out} boots on {name}, because QEMU {version} is older than {first}.0; see `make setup`"
+        );
+    }
+    Ok(())
 }
 
 /// Runs boots that need one host thread side by side, then the others one by one.

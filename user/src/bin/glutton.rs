@@ -1,6 +1,6 @@
 //! `glutton [MEAL...]`: takes of each thing that the kernel keeps memory for until it is refused. The kernel must
 //! refuse, and serve the next one as if nothing had happened.
-//@ smp: 2
+//@ smp: 2 4
 //@ timeout: 240
 
 use std::process::ExitCode;
