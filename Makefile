@@ -76,9 +76,10 @@ bars: build ## Count instructions per operation and compare with the bars
 
 test: build ## Run all tests, on target in a pairwise choice of machines; with BOARD= those of one, with CELL= one boot
 	$(Q)sh tools/setup.sh busybox
+	$(Q)cargo fbuild $(CARGO_QUIET)
 	$(Q)$(LAZULI) size build/lazuli.img --max 512K
 	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),--host) $(BOARD:%=--board %) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
-	  --hello $(PROGRAMS)/hello \
+	  --hello $(PROGRAMS)/hello --firmware target/$(TARGET)/release/firmware \
 	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
 
 test-all: ## Run all tests in every machine

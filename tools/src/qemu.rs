@@ -9,6 +9,8 @@ use crate::board::Board;
 use crate::image;
 
 const PROGRAM: &str = "qemu-system-aarch64";
+/// The source of the device tree of the Raspberry Pi 4.
+pub(crate) const RPI4_SOURCE: &str = "bsp/src/rpi4/rpi4.dts";
 /// Where `make` leaves the device tree of the Raspberry Pi 4, for which QEMU has none.
 pub(crate) const RPI4_TREE: &str = "build/rpi4.dtb";
 
@@ -158,7 +160,8 @@ impl Machine {
     /// The device tree that QEMU makes for this machine.
     pub(crate) fn device_tree(&self) -> Result<Vec<u8>> {
         let file = std::env::temp_dir().join(format!("lazuli-{}.dtb", std::process::id()));
-        let dump = format!("virt,gic-version={},dumpdtb={}", self.gic, file.display());
+        let el2 = if self.virtualization { ",virtualization=on" } else { "" };
+        let dump = format!("virt,gic-version={}{el2},dumpdtb={}", self.gic, file.display());
         let smp = self.smp.to_string();
         let words =
             ["-M", &dump, "-cpu", &self.cpu, "-smp", &smp, "-m", &self.memory, "-nic", "none", "-display", "none"];

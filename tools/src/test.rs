@@ -6,12 +6,14 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, ensure};
 
 use crate::board::Board;
+use crate::careful;
 use crate::cargo::{self, TestBinary};
 use crate::guest;
 use crate::job::{Expect, Job, Judged};
 use crate::qemu;
 use crate::report::Tally;
 use crate::scenario::Parts;
+use crate::standin::StandIn;
 use crate::suite::{Cell, Rules, Suite, all_cells, pairwise_cells};
 
 /// How much of a failed boot's console is shown.
@@ -46,6 +48,9 @@ pub(crate) struct Options {
     /// A small program that works, to make wrong ones of
     #[arg(long)]
     hello: PathBuf,
+    /// The stand-in firmware (ELF)
+    #[arg(long)]
+    firmware: PathBuf,
     /// A static busybox for arm64
     #[arg(long)]
     busybox: Option<PathBuf>,
@@ -61,7 +66,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         cargo::test_kernels()?.into_iter().partition(|test| test.name == ENDINGS);
     let suites = suites(options, kernels)?;
     let mut jobs = select(options, &suites)?;
-    jobs.extend(scenarios(options, endings)?.into_iter().filter(|job| job.name.contains(&options.cell)));
+    let mut single = scenarios(options, endings)?;
+    single.extend(careful(options, &suites)?);
+    jobs.extend(single.into_iter().filter(|job| job.name.contains(&options.cell)));
     jobs.retain(|job| options.board.is_none_or(|board| job.machine.board == board));
     leave_out_what_qemu_lacks(&mut jobs, &mut total)?;
     ensure!(!jobs.is_empty(), "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1", options.cell);
@@ -130,6 +137,13 @@ fn scenarios(options: &Options, endings: Vec<TestBinary>) -> Result<Vec<Job>> {
         None => println!("SKIPPED: the busybox boots, because there is no busybox"),
     }
     Ok(jobs)
+}
+
+fn careful(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
+    let standin = StandIn { firmware: &options.firmware, folder: &options.logs };
+    let kernel = qemu::raw_kernel(&options.kernel)?;
+    let parts = careful::Parts { standin, suites, kernel: &kernel, elf: &options.kernel, initrd: &options.initrd };
+    parts.jobs()
 }
 
 /// The boots to run. A full name is looked up in the whole product, so that any failure can be run again by name.

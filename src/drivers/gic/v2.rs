@@ -11,7 +11,7 @@ use aarch64_cpu::asm::barrier;
 use arm_gic::UniqueMmioPointer;
 use arm_gic::gicv2::registers::{Gicc, Gicd, GicdCtlr};
 use mm::{CpuId, CpuSet};
-use safe_mmio::field;
+use safe_mmio::{field, field_shared};
 
 use crate::arch::mmu;
 use crate::percpu;
@@ -67,6 +67,7 @@ impl Gic {
             "GICv2 has no CPU {cpu}: it serves at most {MAX_CPUS}; boot with fewer, or with a GICv3"
         );
         let mut distributor = self.distributor.lock();
+        distributor.forget(0);
         (0..FIRST_SHARED).for_each(|intid| distributor.set_priority(intid, PRIORITY));
         (0..super::SGI_COUNT).for_each(|sgi| distributor.enable(sgi));
         // The target of a private interrupt reads as this CPU's interface; on a uniprocessor as 0.
@@ -144,6 +145,9 @@ struct Distributor(UniqueMmioPointer<'static, Gicd>);
 
 impl Distributor {
     fn turn_on(&mut self) {
+        // Word 0 is each CPU's own.
+        let words = field_shared!(self.0, typer).read().num_irqs() as usize / 32;
+        (1..words).for_each(|word| self.forget(word));
         // Bit 0 enables forwarding in the only view there is, and in the Non-secure view of a GIC
         // with Security Extensions, where bit 1 would be ignored (IHI 0048, 4.3.1).
         field!(self.0, ctlr).write(GicdCtlr::EnableGrp0);
@@ -152,6 +156,14 @@ impl Distributor {
     fn enable(&mut self, intid: u32) {
         let mut words = field!(self.0, isenabler);
         words.get(intid as usize / 32).expect("an INTID below 1020").write(1 << (intid % 32));
+    }
+
+    /// Disables 32 interrupts and drops what firmware or an earlier kernel left enabled, pending or active: an active
+    /// one would keep out all others of its priority.
+    fn forget(&mut self, word: usize) {
+        field!(self.0, icenabler).get(word).expect("the distributor has so many").write(u32::MAX);
+        field!(self.0, icpendr).get(word).expect("as above").write(u32::MAX);
+        field!(self.0, icactiver).get(word).expect("as above").write(u32::MAX);
     }
 
     /// IPRIORITYR is byte-accessible (IHI 0048, 4.3.11); a word write would reset three neighbours.
