@@ -111,6 +111,7 @@ lint: setup ## Check format, clippy and rustdoc, all warnings denied
 	$(Q)cargo fmt --all --check
 	$(Q)cargo clippy $(CARGO_QUIET) --all-targets -- -D warnings
 	$(Q)cargo kclippy $(CARGO_QUIET) -- -D warnings
+	$(Q)cargo clippy $(CARGO_QUIET) --package firmware --target $(TARGET) -- -D warnings
 	$(Q)cargo kclippy $(CARGO_QUIET) --features fault-points -- -D warnings
 	$(Q)cargo clippy $(CARGO_QUIET) --package lazuli-user --target aarch64-unknown-linux-musl --all-targets -- -D warnings
 	$(Q)$(DOC)

@@ -127,7 +127,7 @@ impl Parts<'_> {
             expect: Expect::Report,
             world,
             image_at: ODD,
-            ram: vec![VIRT_RAM..VIRT_RAM + 512 * MIB],
+            ram: std::iter::once(VIRT_RAM..VIRT_RAM + 512 * MIB).collect(),
             definitions: String::new(),
         })
     }

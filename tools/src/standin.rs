@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn of_much_ram_the_ends_are_filled() {
-        let free = unclaimed(&[0..4096 * MIB], &[0..MIB]);
+        let free = unclaimed(std::slice::from_ref(&(0..4096 * MIB)), std::slice::from_ref(&(0..MIB)));
         assert_eq!(free, [MIB..288 * MIB, 4064 * MIB..4096 * MIB]);
     }
 }
