@@ -10,12 +10,33 @@ const SCHEMES: &[(&str, Scheme)] = &[
     ("refcount", Scheme::Refcount),
     ("shootdown", Scheme::Shootdown),
     ("handoff", Scheme::Handoff),
+    ("qsbr", Scheme::Qsbr),
     ("eager", Scheme::Eager),
 ];
-
-/// The words `tlbi=` takes.
+const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("1", true), ("0", false)];
+const EXIT: &[(&str, bool)] = &[("init", true)];
+const TRIM: &[(&str, bool)] = &[("dying", true)];
+const TARGETS: &[(&str, Target)] = &[("mask", Target::Mask), ("slot", Target::Slot)];
 const MODES: &[(&str, FlushMode)] =
     &[("broadcast", FlushMode::Broadcast), ("ipi", FlushMode::Ipi), ("auto", FlushMode::Auto)];
+const TEARDOWN: &[(&str, bool)] = &[("flush", false), ("retire", true)];
+
+/// The schemes under which a CPU can be lazy.
+const LAZY: &str = "a scheme whose CPUs are lazy: lazy_tlb=refcount, shootdown, handoff or qsbr";
+
+/// The most dead `Mm`s that `lazy_tlb.batch=` lets gather.
+const MOST_BATCHED: usize = 1024;
+/// The longest time that `lazy_tlb.shoot_after=` takes, in milliseconds.
+const LONGEST_WAIT: u64 = 60_000;
+
+/// Which CPUs a shoot interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// All that `mm_cpumask` names: whoever may hold the `Mm`.
+    Mask,
+    /// Those whose `loaded` slot names the `Mm`: whoever has it loaded now.
+    Slot,
+}
 
 /// The options of the mm layer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +45,16 @@ pub struct Config {
     pub scheme: Scheme,
     /// `lazy_tlb.debug=1`: before each free, ask every CPU whether it still holds the `Mm`.
     pub check: bool,
+    /// `lazy_tlb.exit=init`: a CPU whose task gives its `Mm` up loads `init_mm` before the user is dropped.
+    pub unlazy_at_exit: bool,
+    /// `lazy_tlb.batch=`: how many dead `Mm`s gather before one round of IPIs frees them; 0 for none.
+    pub batch: usize,
+    /// `lazy_tlb.target=`: whom a shoot interrupts.
+    pub target: Target,
+    /// `lazy_tlb.trim=dying`: a CPU that leaves an `Mm` without users clears its bit in `mm_cpumask`.
+    pub trim: bool,
+    /// `lazy_tlb.shoot_after=`: milliseconds after which `handoff` shoots who still has a dead `Mm` loaded.
+    pub shoot_after: Option<u64>,
     /// `tlbi=`: how an invalidation reaches other CPUs.
     pub flush: FlushMode,
     /// `tlbi.piggyback=on`: the invalidation at teardown also makes lazy CPUs leave.
@@ -39,11 +70,42 @@ impl Default for Config {
         Self {
             scheme: Scheme::Refcount,
             check: false,
+            unlazy_at_exit: false,
+            batch: 0,
+            target: Target::Mask,
+            trim: false,
+            shoot_after: None,
             flush: FlushMode::Broadcast,
             piggyback: false,
             retire: false,
             asid_bits: None,
         }
+    }
+}
+
+impl fmt::Display for Config {
+    /// The options that are set, as the command line spells them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lazy_tlb={}", self.scheme.name())?;
+        for (word, is_set) in [
+            (" lazy_tlb.debug=1", self.check),
+            (" lazy_tlb.exit=init", self.unlazy_at_exit),
+            (" lazy_tlb.target=slot", self.target == Target::Slot),
+            (" lazy_tlb.trim=dying", self.trim),
+            (" tlbi=ipi", self.flush == FlushMode::Ipi),
+            (" tlbi=auto", self.flush == FlushMode::Auto),
+            (" tlbi.piggyback=on", self.piggyback),
+            (" tlbi.exit=retire", self.retire),
+        ] {
+            f.write_str(if is_set { word } else { "" })?;
+        }
+        if self.batch != 0 {
+            write!(f, " lazy_tlb.batch={}", self.batch)?;
+        }
+        if let Some(time) = self.shoot_after {
+            write!(f, " lazy_tlb.shoot_after={time}")?;
+        }
+        self.asid_bits.map_or(Ok(()), |bits| write!(f, " asid_bits={bits}"))
     }
 }
 
@@ -54,12 +116,15 @@ pub enum ConfigError<'a> {
     UnknownScheme(&'a str),
     /// An option that looks like one of ours and is none.
     UnknownOption(&'a str),
-    /// An option that is on or off got something else.
-    NotASwitch(&'static str, &'a str),
-    /// `tlbi=` names no mode.
-    UnknownMode(&'a str),
-    /// `tlbi.exit=` names nothing that can be done at teardown.
-    UnknownExit(&'a str),
+    /// An option got a value that it does not take.
+    BadValue {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        given: &'a str,
+        /// What it takes.
+        valid: &'static str,
+    },
     /// Two options that are valid each, and together mean nothing.
     Together {
         /// The one that cannot be.
@@ -98,12 +163,7 @@ impl fmt::Display for ConfigError<'_> {
                 write!(f, "{given}: no such option; valid are")?;
                 Config::OPTIONS.iter().try_for_each(|name| write!(f, " {name}"))
             }
-            Self::NotASwitch(option, given) => write!(f, "{option}={given}: valid are on, off, 1 and 0"),
-            Self::UnknownMode(given) => {
-                write!(f, "tlbi={given}: no such mode; valid are")?;
-                MODES.iter().try_for_each(|(name, _)| write!(f, " {name}"))
-            }
-            Self::UnknownExit(given) => write!(f, "tlbi.exit={given}: valid are flush and retire"),
+            Self::BadValue { option, given, valid } => write!(f, "{option}={given}: valid are {valid}"),
             Self::Together { option, with: (name, value), valid } => {
                 write!(f, "{option} means nothing with {name}={value}; it is valid with {valid}")
             }
@@ -119,8 +179,19 @@ impl fmt::Display for ConfigError<'_> {
 
 impl Config {
     /// The options this layer takes, as `/chosen/bootargs` spells them.
-    pub const OPTIONS: &'static [&'static str] =
-        &["lazy_tlb", "lazy_tlb.debug", "tlbi", "tlbi.piggyback", "tlbi.exit", "asid_bits"];
+    pub const OPTIONS: &'static [&'static str] = &[
+        "lazy_tlb",
+        "lazy_tlb.debug",
+        "lazy_tlb.exit",
+        "lazy_tlb.batch",
+        "lazy_tlb.target",
+        "lazy_tlb.trim",
+        "lazy_tlb.shoot_after",
+        "tlbi",
+        "tlbi.piggyback",
+        "tlbi.exit",
+        "asid_bits",
+    ];
 
     /// Takes one option. Those of other layers are ignored; what begins like one of ours must be one.
     ///
@@ -132,17 +203,22 @@ impl Config {
                 let found = SCHEMES.iter().find(|(name, _)| *name == value);
                 self.scheme = found.ok_or(ConfigError::UnknownScheme(value))?.1;
             }
-            "lazy_tlb.debug" => self.check = switch("lazy_tlb.debug", value)?,
-            "tlbi" => {
-                let found = MODES.iter().find(|(name, _)| *name == value);
-                self.flush = found.ok_or(ConfigError::UnknownMode(value))?.1;
+            "lazy_tlb.debug" => self.check = word("lazy_tlb.debug", value, SWITCH, "on, off, 1 and 0")?,
+            "lazy_tlb.exit" => self.unlazy_at_exit = word("lazy_tlb.exit", value, EXIT, "init")?,
+            "lazy_tlb.trim" => self.trim = word("lazy_tlb.trim", value, TRIM, "dying")?,
+            "lazy_tlb.target" => self.target = word("lazy_tlb.target", value, TARGETS, "mask and slot")?,
+            "lazy_tlb.batch" => {
+                let number = value.parse().ok().filter(|number| (1..=MOST_BATCHED).contains(number));
+                self.batch = number.ok_or(bad_value("lazy_tlb.batch", value, "1 to 1024"))?;
             }
-            "tlbi.piggyback" => self.piggyback = switch("tlbi.piggyback", value)?,
-            "tlbi.exit" => match value {
-                "flush" => self.retire = false,
-                "retire" => self.retire = true,
-                _ => return Err(ConfigError::UnknownExit(value)),
-            },
+            "lazy_tlb.shoot_after" => {
+                let time = value.parse().ok().filter(|time| (1..=LONGEST_WAIT).contains(time));
+                let error = bad_value("lazy_tlb.shoot_after", value, "1 to 60000, in milliseconds");
+                self.shoot_after = Some(time.ok_or(error)?);
+            }
+            "tlbi" => self.flush = word("tlbi", value, MODES, "broadcast, ipi and auto")?,
+            "tlbi.piggyback" => self.piggyback = word("tlbi.piggyback", value, SWITCH, "on, off, 1 and 0")?,
+            "tlbi.exit" => self.retire = word("tlbi.exit", value, TEARDOWN, "flush and retire")?,
             "asid_bits" => {
                 let bits = value.parse().ok().filter(|bits| (2..=16).contains(bits));
                 self.asid_bits = Some(bits.ok_or(ConfigError::BadAsidBits { given: value, most: 16 })?);
@@ -155,21 +231,42 @@ impl Config {
         Ok(())
     }
 
-    /// Whether the options mean something together. Asked once, when all of them are known.
+    /// Whether the options mean something together. [`System::new`](crate::System::new) asks.
     ///
     /// # Errors
     /// If two of them do not.
     pub fn check(&self) -> Result<(), ConfigError<'static>> {
-        let (mode, scheme) = (("tlbi", self.flush.name()), ("lazy_tlb", self.scheme.name()));
-        let no = |option, with, valid| Err(ConfigError::Together { option, with, valid });
-        match self.scheme {
-            _ if self.piggyback && self.flush != FlushMode::Ipi => no("tlbi.piggyback=on", mode, "tlbi=ipi"),
-            _ if self.piggyback && self.retire => no("tlbi.piggyback=on", ("tlbi.exit", "retire"), "tlbi.exit=flush"),
-            Scheme::Eager if self.piggyback => no("tlbi.piggyback=on", scheme, "a scheme whose CPUs are lazy"),
+        let shootdown = self.scheme == Scheme::Shootdown;
+        let mode = ("tlbi", self.flush.name());
+        let scheme = ("lazy_tlb", self.scheme.name());
+        // The option, whether it is set, whether it means something here, what forbids it, and what allows it.
+        let rules = [
+            ("lazy_tlb.exit=init", self.unlazy_at_exit, self.scheme != Scheme::Eager, scheme, LAZY),
+            ("lazy_tlb.batch", self.batch != 0, shootdown, scheme, "lazy_tlb=shootdown"),
+            ("lazy_tlb.target=slot", self.target == Target::Slot, shootdown, scheme, "lazy_tlb=shootdown"),
+            ("lazy_tlb.trim=dying", self.trim, shootdown, scheme, "lazy_tlb=shootdown"),
+            (
+                "lazy_tlb.shoot_after",
+                self.shoot_after.is_some(),
+                self.scheme == Scheme::Handoff,
+                scheme,
+                "lazy_tlb=handoff",
+            ),
+            ("tlbi.piggyback=on", self.piggyback, self.flush == FlushMode::Ipi, mode, "tlbi=ipi"),
+            ("tlbi.piggyback=on", self.piggyback, !self.retire, ("tlbi.exit", "retire"), "tlbi.exit=flush"),
+            ("tlbi.piggyback=on", self.piggyback, self.scheme != Scheme::Eager, scheme, LAZY),
             // Before the first table goes, every CPU must have left: only these schemes know how to ask.
-            Scheme::Shootdown | Scheme::Eager => Ok(()),
-            _ if self.retire => no("tlbi.exit=retire", scheme, "lazy_tlb=shootdown or lazy_tlb=eager"),
-            _ => Ok(()),
+            (
+                "tlbi.exit=retire",
+                self.retire,
+                shootdown || self.scheme == Scheme::Eager,
+                scheme,
+                "lazy_tlb=shootdown or lazy_tlb=eager",
+            ),
+        ];
+        match rules.into_iter().find(|&(_, is_set, means_something, ..)| is_set && !means_something) {
+            Some((option, _, _, with, valid)) => Err(ConfigError::Together { option, with, valid }),
+            None => Ok(()),
         }
     }
 
@@ -188,12 +285,19 @@ impl Config {
     }
 }
 
-fn switch<'a>(option: &'static str, value: &'a str) -> Result<bool, ConfigError<'a>> {
-    match value {
-        "0" | "off" => Ok(false),
-        "1" | "on" => Ok(true),
-        _ => Err(ConfigError::NotASwitch(option, value)),
-    }
+fn bad_value<'a>(option: &'static str, given: &'a str, valid: &'static str) -> ConfigError<'a> {
+    ConfigError::BadValue { option, given, valid }
+}
+
+/// What one of these words stands for.
+fn word<'a, T: Copy>(
+    option: &'static str,
+    given: &'a str,
+    words: &[(&str, T)],
+    valid: &'static str,
+) -> Result<T, ConfigError<'a>> {
+    let found = words.iter().find(|(word, _)| *word == given);
+    found.map(|(_, meaning)| *meaning).ok_or(bad_value(option, given, valid))
 }
 
 #[cfg(test)]
@@ -205,7 +309,10 @@ mod tests {
     #[test]
     fn nonsense_names_the_valid_words() {
         let error = Config::default().set("lazy_tlb", "nonsense").unwrap_err();
-        assert_eq!(error.to_string(), "lazy_tlb=nonsense: no such scheme; valid are refcount shootdown handoff eager");
+        assert_eq!(
+            error.to_string(),
+            "lazy_tlb=nonsense: no such scheme; valid are refcount shootdown handoff qsbr eager"
+        );
     }
 
     /// What is not done is not taken in silence.
@@ -217,41 +324,77 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_together_is_refused_with_both_names() {
-        let check = |options: &[(&'static str, &'static str)]| {
-            let mut config = Config::default();
-            options.iter().for_each(|(option, value)| config.set(option, value).unwrap());
-            config.check().map_err(|error| error.to_string())
-        };
-        let piggyback = ("tlbi.piggyback", "on");
-        assert_eq!(check(&[("tlbi", "ipi"), piggyback]), Ok(()));
-        assert_eq!(check(&[("tlbi", "ipi"), piggyback, ("tlbi.piggyback", "off"), ("tlbi", "auto")]), Ok(()));
-        for (others, words) in [
-            (&[][..], ["tlbi.piggyback=on", "tlbi=ipi"]),
-            (&[("tlbi", "auto")], ["tlbi.piggyback=on", "tlbi=ipi"]),
-            (&[("tlbi", "ipi"), ("lazy_tlb", "eager")], ["tlbi.piggyback=on", "lazy_tlb=eager"]),
-            (
-                &[("tlbi", "ipi"), ("lazy_tlb", "shootdown"), ("tlbi.exit", "retire")],
-                ["tlbi.piggyback=on", "tlbi.exit=retire"],
-            ),
+    fn a_bad_value_names_the_valid_ones() {
+        for (option, value, valid) in [
+            ("lazy_tlb.debug", "yes", "on, off, 1 and 0"),
+            ("lazy_tlb.exit", "1", "init"),
+            ("lazy_tlb.trim", "1", "dying"),
+            ("lazy_tlb.target", "all", "mask and slot"),
+            ("lazy_tlb.batch", "0", "1 to 1024"),
+            ("lazy_tlb.batch", "1025", "1 to 1024"),
+            ("lazy_tlb.shoot_after", "60001", "1 to 60000"),
+            ("tlbi", "magic", "broadcast, ipi and auto"),
+            ("tlbi.exit", "skip", "flush and retire"),
+            ("tlbi.piggyback", "yes", "on, off, 1 and 0"),
         ] {
-            let error = check(&[others, &[piggyback]].concat()).unwrap_err();
-            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+            let text = Config::default().set(option, value).unwrap_err().to_string();
+            assert!(text.starts_with(&std::format!("{option}={value}: ")) && text.contains(valid), "{text}");
         }
-        for scheme in ["refcount", "handoff"] {
-            let error = check(&[("lazy_tlb", scheme), ("tlbi.exit", "retire")]).unwrap_err();
-            assert!(error.contains("tlbi.exit=retire") && error.contains("lazy_tlb=shootdown"), "{error}");
-        }
-        assert_eq!(check(&[("lazy_tlb", "eager"), ("tlbi.exit", "retire")]), Ok(()));
-        assert_eq!(check(&[("lazy_tlb", "shootdown"), ("tlbi.exit", "retire"), ("tlbi", "auto")]), Ok(()));
     }
 
     #[test]
-    fn unknown_flush_words_name_the_valid_ones() {
-        let error = |option, value| Config::default().set(option, value).unwrap_err().to_string();
-        assert_eq!(error("tlbi", "none"), "tlbi=none: no such mode; valid are broadcast ipi auto");
-        assert_eq!(error("tlbi.exit", "skip"), "tlbi.exit=skip: valid are flush and retire");
-        assert_eq!(error("tlbi.piggyback", "yes"), "tlbi.piggyback=yes: valid are on, off, 1 and 0");
+    fn what_means_nothing_together_is_refused_with_both_names() {
+        let check = |line: &'static str| {
+            let mut config = Config::default();
+            let words = line.split_whitespace().filter_map(|word| word.split_once('='));
+            words.for_each(|(option, value)| config.set(option, value).unwrap());
+            config.check().map_err(|error| error.to_string())
+        };
+        for good in [
+            "lazy_tlb=shootdown lazy_tlb.target=slot lazy_tlb.batch=16 lazy_tlb.trim=dying",
+            "lazy_tlb=handoff lazy_tlb.shoot_after=5 lazy_tlb.exit=init",
+            "tlbi=ipi tlbi.piggyback=on",
+            "tlbi=ipi tlbi.piggyback=on tlbi.piggyback=off tlbi=auto",
+            "lazy_tlb=eager tlbi.exit=retire",
+            "lazy_tlb=shootdown tlbi.exit=retire tlbi=auto",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for (bad, words) in [
+            (
+                "lazy_tlb=handoff lazy_tlb.target=slot",
+                ["lazy_tlb.target=slot", "lazy_tlb=handoff", "lazy_tlb=shootdown"],
+            ),
+            ("lazy_tlb=qsbr lazy_tlb.trim=dying", ["lazy_tlb.trim=dying", "lazy_tlb=qsbr", "lazy_tlb=shootdown"]),
+            ("lazy_tlb.batch=16", ["lazy_tlb.batch", "lazy_tlb=refcount", "lazy_tlb=shootdown"]),
+            ("lazy_tlb.shoot_after=5", ["lazy_tlb.shoot_after", "lazy_tlb=refcount", "lazy_tlb=handoff"]),
+            ("lazy_tlb=eager lazy_tlb.exit=init", ["lazy_tlb.exit=init", "lazy_tlb=eager", "qsbr"]),
+            ("tlbi.piggyback=on", ["tlbi.piggyback=on", "tlbi=broadcast", "tlbi=ipi"]),
+            ("tlbi=auto tlbi.piggyback=on", ["tlbi.piggyback=on", "tlbi=auto", "tlbi=ipi"]),
+            ("tlbi=ipi lazy_tlb=eager tlbi.piggyback=on", ["tlbi.piggyback=on", "lazy_tlb=eager", "shootdown"]),
+            (
+                "tlbi=ipi lazy_tlb=shootdown tlbi.piggyback=on tlbi.exit=retire",
+                ["tlbi.piggyback=on", "tlbi.exit=retire", "tlbi.exit=flush"],
+            ),
+            ("tlbi.exit=retire", ["tlbi.exit=retire", "lazy_tlb=refcount", "lazy_tlb=shootdown"]),
+            ("lazy_tlb=handoff tlbi.exit=retire", ["tlbi.exit=retire", "lazy_tlb=handoff", "lazy_tlb=eager"]),
+            ("lazy_tlb=qsbr tlbi.exit=retire", ["tlbi.exit=retire", "lazy_tlb=qsbr", "lazy_tlb=eager"]),
+        ] {
+            let error = check(bad).unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_can_be_given_again() {
+        let line = "lazy_tlb=shootdown lazy_tlb.debug=1 lazy_tlb.exit=init lazy_tlb.target=slot \
+                    lazy_tlb.trim=dying tlbi=auto tlbi.exit=retire lazy_tlb.batch=16 asid_bits=8";
+        let mut config = Config::default();
+        line.split(' ')
+            .filter_map(|word| word.split_once('='))
+            .for_each(|(name, value)| config.set(name, value).unwrap());
+        assert_eq!(config.to_string(), line);
+        assert_eq!(Config::default().to_string(), "lazy_tlb=refcount");
     }
 
     /// Rule 7: usable ASIDs (all but 0) >= CPUs + 1.

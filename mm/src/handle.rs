@@ -219,7 +219,21 @@ impl<M: Machine> Deref for DeadMm<M> {
 }
 
 /// Dead `Mm`s taken off a list.
+#[must_use = "dead Mms are freed, or put back"]
 pub(crate) struct DeadList<M: Machine>(*mut Mm<M>);
+
+impl<M: Machine> DeadList<M> {
+    /// Shows each.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Mm<M>> {
+        let mut next = self.0;
+        core::iter::from_fn(move || {
+            // SAFETY: what is on the list is dead and not freed, and nobody else has it; null ends it.
+            let mm = unsafe { next.as_ref() }?;
+            next = mm.next_dead.load(Ordering::Relaxed);
+            Some(mm)
+        })
+    }
+}
 
 impl<M: Machine> Iterator for DeadList<M> {
     type Item = DeadMm<M>;

@@ -88,6 +88,10 @@ pub enum Point {
     ShareAdded,
     /// Every slot that named the dead `Mm` is tagged; the dropper's own share is still out.
     AllTagged,
+    /// The slot names the next `Mm`; the bit in the dying one's mask is still set.
+    LeftUntrimmed,
+    /// A batch or a list of retired `Mm`s was taken off; nobody was asked to leave yet.
+    WaitingTaken,
     /// In the ASID slow path, its lock held.
     AsidSlowPath,
     /// A rollover took one CPU's ASID and not yet the next one's.
@@ -197,6 +201,10 @@ pub trait Machine: Sized + Send + Sync + 'static {
 
     /// Something was pushed for [`System::reap`]: wake who calls it.
     fn wake_reaper();
+
+    /// Something waits for [`System::reap`], which is to be called at this time or soon after, if it is
+    /// not called before. In nanoseconds, as [`Machine::now_ns`].
+    fn wake_reaper_at(time: u64);
 
     /// Monotonic time in nanoseconds.
     fn now_ns() -> u64;

@@ -37,6 +37,8 @@ pub struct Mm<M: Machine> {
     pub(crate) shares: AtomicU32,
     /// When the last reference went, in nanoseconds.
     pub(crate) died_at: AtomicU64,
+    /// The epoch that every CPU must have seen, once dead, under `qsbr`.
+    pub(crate) epoch: AtomicU64,
     space: Lock<Space<M>, M>,
 }
 
@@ -65,6 +67,7 @@ impl<M: Machine> Mm<M> {
             next_dead: AtomicPtr::new(ptr::null_mut()),
             shares: AtomicU32::new(0),
             died_at: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             space: Lock::new(Space::new(root)),
         }
     }
@@ -103,6 +106,17 @@ impl<M: Machine> Mm<M> {
     /// `mm_count` now; for tests and people, never to decide.
     pub fn count(&self) -> u32 {
         self.count.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last user is gone: the mappings go, and nobody runs in it again. A `false` may be
+    /// outdated.
+    pub(crate) fn is_dying(&self) -> bool {
+        self.users() == 0
+    }
+
+    /// Whether the last reference is gone. A `true` is final.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.count() == 0
     }
 
     /// Takes an `mm_count`. The caller has one already, or is a user.

@@ -32,6 +32,23 @@ impl<M: Machine> Slot<M> {
         ptr::addr_eq(untagged(self.0.load(Ordering::Acquire)), mm)
     }
 
+    /// Whether it is tagged.
+    pub(crate) fn is_tagged(&self) -> bool {
+        // Relaxed: a hint for who then asks the CPU itself.
+        self.0.load(Ordering::Relaxed).addr() & TAG != 0
+    }
+
+    /// Shows the `Mm` that it names. Only for the slot's own CPU, with interrupts masked.
+    #[inline]
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&Mm<M>) -> T) -> T {
+        debug_assert!(M::irqs_masked(), "only its own CPU may look behind a slot");
+        // Relaxed: this CPU itself stored the address.
+        let named = untagged(self.0.load(Ordering::Relaxed));
+        // SAFETY: no scheme frees an `Mm` that a slot names, and the slot changes only if `look` itself
+        // changes it; then `look` answers for the rest (`CpuState::publish_and_trim`).
+        look(unsafe { &*named })
+    }
+
     /// Names `next`: its root is loaded, and the walks of the former one are over.
     #[inline]
     pub(crate) fn publish(&self, next: &Mm<M>) {

@@ -47,6 +47,16 @@ define_counters! {
     ShootFoundLazy = "shoot_found_lazy",
     /// Shoot requests that found it gone already.
     ShootFoundGone = "shoot_found_gone",
+    /// Rounds of IPIs that freed a batch of dead `Mm`s (`lazy_tlb.batch=`).
+    BatchRounds = "batch_rounds",
+    /// Bits that CPUs cleared in the mask of an `Mm` without users when they left it (`lazy_tlb.trim=dying`).
+    BitsTrimmed = "bits_trimmed",
+    /// Slots that were tagged with a share in a dead `Mm` (`lazy_tlb=handoff`).
+    SlotsTagged = "slots_tagged",
+    /// Dead `Mm`s that were freed because every CPU had passed a quiescent state (`lazy_tlb=qsbr`).
+    FreedByEpoch = "freed_by_epoch",
+    /// CPUs that loaded `init_mm` because they had been idle for long (`lazy_tlb=qsbr`).
+    IdleUnlazied = "idle_unlazied",
     /// Broadcast invalidations of one page's leaf.
     TlbiLeafBroadcast = "tlbi_leaf_is",
     /// Broadcast invalidations of one page and its walk caches.

@@ -16,8 +16,9 @@ use core::ptr;
 
 use crate::addr::{Asid, CpuId, Ttbr};
 use crate::asid::CpuAsid;
+use crate::config::Config;
 use crate::handle::{DeadSlot, MmRef, RefSlot};
-use crate::lazy::Scheme;
+use crate::lazy::{Departure, Scheme};
 use crate::machine::{Machine, Point, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
@@ -45,13 +46,19 @@ pub struct CpuState<M: Machine> {
     pub id: CpuId,
     /// The scheme, on a line that the switch has at hand.
     pub(crate) scheme: Scheme,
+    /// The scheme's part in leaving an `Mm`.
+    departure: Departure,
+    /// When the slot was last about to be tagged, in nanoseconds. Written by who tags it.
+    tagged_at: AtomicU64,
+    /// The last epoch in which this CPU held no dead `Mm`, under `qsbr`.
+    pub(crate) epoch: AtomicU64,
     pub(crate) asid: CpuAsid,
     /// This CPU's counters.
     pub counters: Counters,
 }
 
 impl<M: Machine> CpuState<M> {
-    pub(crate) fn new(id: CpuId, scheme: Scheme, init_mm: &'static Mm<M>) -> Self {
+    pub(crate) fn new(id: CpuId, config: &Config, init_mm: &'static Mm<M>) -> Self {
         Self {
             loaded: Slot::new(init_mm),
             shadow: AtomicU64::new(Ttbr::new(init_mm.root(), Asid::INIT).0),
@@ -60,7 +67,10 @@ impl<M: Machine> CpuState<M> {
             departed: RefSlot::new(),
             left_last: DeadSlot::new(),
             id,
-            scheme,
+            scheme: config.scheme,
+            departure: Departure::of(config),
+            tagged_at: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             asid: CpuAsid::new(),
             counters: Counters::new(),
         }
@@ -72,9 +82,27 @@ impl<M: Machine> CpuState<M> {
         self.loaded.names(mm)
     }
 
-    /// Marks the slot as naming a dead `Mm`, if it names this one.
+    /// Marks the slot as naming a dead `Mm`, if it still names this one. The caller has found that it
+    /// did, and nobody else tags this `Mm`.
     pub(crate) fn tag(&self, dead: &Mm<M>) -> bool {
+        // Relaxed: published with the tag by its Release; if that fails, no tag refers to it.
+        self.tagged_at.store(M::now_ns(), Ordering::Relaxed);
         self.loaded.tag(dead)
+    }
+
+    /// Whether the slot is tagged: the CPU has a dead `Mm` loaded.
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.loaded.is_tagged()
+    }
+
+    /// When the tag in the slot was set, in nanoseconds.
+    pub(crate) fn tagged_at(&self) -> u64 {
+        self.tagged_at.load(Ordering::Relaxed)
+    }
+
+    /// Shows the `Mm` that this CPU has loaded. The caller is this CPU, interrupts masked.
+    pub(crate) fn with_loaded<T>(&self, look: impl FnOnce(&Mm<M>) -> T) -> T {
+        self.loaded.with(look)
     }
 
     /// The last value written to this CPU's TTBR0.
@@ -119,10 +147,60 @@ impl<M: Machine> CpuState<M> {
         self.asid.switched();
         self.counters.count(Counter::Ttbr0Writes);
         point::<M>(Point::RootLoaded);
-        if self.scheme != Scheme::Handoff {
+        if self.departure == Departure::Publish {
             self.loaded.publish(next);
-        } else if let Some(dead) = self.loaded.swap(next) {
-            self.left_last.put(dead);
+        } else {
+            self.depart(next);
+        }
+    }
+
+    /// The slot's change where the scheme has more to do than name the next `Mm`.
+    fn depart(&self, next: &Mm<M>) {
+        match self.departure {
+            Departure::Publish => self.loaded.publish(next),
+            Departure::PublishAndTrim => self.loaded.with(|left| {
+                // The slot no longer keeps `left`, but the own bit in its mask does: who frees it would
+                // have to ask this CPU, which has interrupts masked. Hence nothing follows the trim.
+                self.loaded.publish(next);
+                point::<M>(Point::LeftUntrimmed);
+                self.trim(left);
+            }),
+            Departure::TrimAndPublish => {
+                self.loaded.with(|left| self.trim(left));
+                self.loaded.publish(next);
+            }
+            Departure::Drain => {
+                if let Some(dead) = self.loaded.swap(next) {
+                    self.left_last.put(dead);
+                }
+            }
+            Departure::NoteEpoch => {
+                self.loaded.publish(next);
+                self.note_epoch();
+            }
+        }
+    }
+
+    /// Clears the own bit in the mask of an `Mm` that was just left, if it has no users any more: nobody
+    /// need ask this CPU then. A trim that comes too early to see that is a trim missed, and harmless.
+    fn trim(&self, left: &Mm<M>) {
+        if left.is_dying() {
+            self.counters.count(Counter::BitsTrimmed);
+            self.forget(left);
+        }
+    }
+
+    /// Clears the own bit in the mask of an `Mm` whose root this CPU has left (rule 2). Invalidations are
+    /// broadcast, so entries that stay behind are still reached by all of them.
+    pub(crate) fn forget(&self, left: &Mm<M>) {
+        debug_assert!(self.shadow_ttbr().root() != left.root(), "a CPU clears its bit only after it has left");
+        left.holders().clear_own(self.id);
+    }
+
+    /// Hands the dead `Mm` that this CPU was the last to leave, if any, to who frees it.
+    pub(crate) fn settle(&self) {
+        if let Some(dead) = self.left_last.take() {
+            M::system().left.push(dead);
         }
     }
 
@@ -156,6 +234,15 @@ impl<M: Machine> CpuState<M> {
             }
         }
         self.own.store(ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
+    }
+
+    /// The task that ran here has given its `Mm` up (`lazy_tlb.exit=init`): the CPU does not stay lazy on
+    /// it. So a final drop on another CPU finds nobody here.
+    fn leave_for_good(&self) {
+        self.unlazy();
+        if let Some(left) = self.leave_lazy() {
+            self.departed.put(left);
+        }
     }
 
     /// Takes the lazy reference out, where the scheme keeps one.
@@ -215,9 +302,7 @@ impl<M: Machine> System<M> {
     pub fn finish_switch() {
         let cpu = M::cpu_state();
         drop(cpu.departed.take());
-        if let Some(dead) = cpu.left_last.take() {
-            M::system().left.push(dead);
-        }
+        cpu.settle();
     }
 
     /// A whole transition outside the scheduler: exec, exit, and a kernel thread that borrows an
@@ -230,11 +315,12 @@ impl<M: Machine> System<M> {
         let masked = M::mask_irqs();
         Self::switch_to(prev, next);
         let cpu = M::cpu_state();
-        let (departed, dead) = (cpu.departed.take(), cpu.left_last.take());
+        if prev.is_some() && next.is_none() && self.config.unlazy_at_exit {
+            cpu.leave_for_good();
+        }
+        let departed = cpu.departed.take();
+        cpu.settle();
         drop(masked);
         drop(departed);
-        if let Some(dead) = dead {
-            self.left.push(dead);
-        }
     }
 }

@@ -6,11 +6,12 @@ use crate::addr::CpuId;
 use crate::asid::AsidAllocator;
 use crate::config::{Config, ConfigError};
 use crate::frame::FrameAllocator;
-use crate::lazy::Reaper;
+use crate::lazy::{Reaper, Waiting, waiting_limit};
 use crate::machine::{Hardware, Machine};
 use crate::mm::Mm;
 use crate::stats::{Counter, Gauge};
 use crate::switch::CpuState;
+use crate::sync::AtomicU64;
 
 /// Everything the mm layer keeps, made once at boot, before the second CPU starts.
 pub struct System<M: Machine> {
@@ -27,6 +28,10 @@ pub struct System<M: Machine> {
     pub(crate) reaper: Reaper<M>,
     /// Dead, and the last CPU has left them.
     pub(crate) left: Reaper<M>,
+    /// Dead, and waiting for others (`lazy_tlb.batch=`) or for every CPU (`qsbr`).
+    pub(crate) waiting: Waiting<M>,
+    /// How many `Mm`s have died, under `qsbr`: what CPUs note.
+    pub(crate) epoch: AtomicU64,
     init_mm: &'static Mm<M>,
     cpus: Vec<CpuState<M>>,
 }
@@ -58,8 +63,10 @@ impl<M: Machine> System<M> {
             asids: AsidAllocator::new(asid_bits),
             reaper: Reaper::new(),
             left: Reaper::new(),
+            waiting: Waiting::new(waiting_limit(&config)),
+            epoch: AtomicU64::new(0),
             init_mm,
-            cpus: (0..cpus).map(|cpu| CpuState::new(CpuId(cpu as u16), config.scheme, init_mm)).collect(),
+            cpus: (0..cpus).map(|cpu| CpuState::new(CpuId(cpu as u16), &config, init_mm)).collect(),
         })
     }
 
@@ -71,6 +78,11 @@ impl<M: Machine> System<M> {
     /// Every CPU's part, by number.
     pub fn cpus(&self) -> &[CpuState<M>] {
         &self.cpus
+    }
+
+    /// Dead `Mm`s that wait for others or for every CPU: how many now, the most ever, and the bound.
+    pub fn waiting(&self) -> (usize, usize, usize) {
+        (self.waiting.number(), self.waiting.most(), self.waiting.limit())
     }
 
     /// A counter, summed over all CPUs.

@@ -5,7 +5,7 @@
 
 use crate::addr::CpuId;
 use crate::handle::DeadMm;
-use crate::lazy::Evicted;
+use crate::lazy::{Evicted, count};
 use crate::machine::{Complaint, IpiReason, Machine, Point, point};
 use crate::mm::Mm;
 use crate::stats::Counter;
@@ -28,19 +28,8 @@ pub(crate) fn final_drop<M: Machine>(dead: DeadMm<M>) {
 }
 
 impl<M: Machine> System<M> {
-    /// Frees dead `Mm`s that were dropped, or left last, where waiting was not allowed. For the
-    /// reaper thread.
-    pub fn reap(&self) {
-        for dead in self.reaper.take_all() {
-            self.free_dead(dead);
-        }
-        for dead in self.left.take_all() {
-            self.release(dead);
-        }
-    }
-
     /// Asks the scheme to make everybody leave.
-    fn free_dead(&self, dead: DeadMm<M>) {
+    pub(super) fn free_dead(&self, dead: DeadMm<M>) {
         if dead.is_init() {
             M::complain(Complaint::InitMmDropped);
             return self.keep(dead);
@@ -57,7 +46,7 @@ impl<M: Machine> System<M> {
     }
 
     /// Everybody should have left. Looks again, and frees.
-    fn release(&self, dead: DeadMm<M>) {
+    pub(super) fn release(&self, dead: DeadMm<M>) {
         if self.config.check && !nobody_admits(&dead) || !nobody_holds(&dead) {
             return self.keep(dead);
         }
@@ -109,9 +98,4 @@ fn nobody_holds<M: Machine>(mm: &Mm<M>) -> bool {
         M::complain(Complaint::RootStillLoaded);
     }
     !named && !loaded
-}
-
-fn count<M: Machine>(counter: Counter, amount: u64) {
-    let _pinned = M::pin();
-    M::cpu_state().counters.add(counter, amount);
 }

@@ -4,19 +4,25 @@
 //! it stops being lazy, and when the last reference is gone. The answer is chosen at boot and
 //! sits in each CPU's own line, so that the switch pays one load and one branch for the choice.
 
+mod batch;
 mod eager;
 mod final_drop;
 mod handoff;
+mod qsbr;
 mod reaper;
 mod refcount;
 mod shootdown;
+mod waiting;
 
 pub(crate) use final_drop::final_drop;
 pub(crate) use reaper::Reaper;
+pub(crate) use waiting::Waiting;
 
+use crate::config::{Config, Target};
 use crate::handle::DeadMm;
 use crate::machine::Machine;
 use crate::mm::Mm;
+use crate::stats::Counter;
 use crate::switch::CpuState;
 use crate::system::System;
 
@@ -29,8 +35,40 @@ pub enum Scheme {
     Shootdown,
     /// Nothing; then the CPUs that have it loaded are told, and the last one to leave frees.
     Handoff,
+    /// Nothing; a dead one waits until every CPU has passed a point where it holds no dead one.
+    Qsbr,
     /// No CPU is ever lazy.
     Eager,
+}
+
+/// What a CPU does with its slot when it leaves an `Mm`: the scheme's part in the switch, as one byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Departure {
+    /// Names the next `Mm`.
+    Publish,
+    /// Names the next; then clears its bit in the mask of one that is dying.
+    PublishAndTrim,
+    /// Clears its bit in the mask of one that is dying; then names the next.
+    TrimAndPublish,
+    /// Names the next, and drains the tag of one that is dead.
+    Drain,
+    /// Names the next, and notes the epoch.
+    NoteEpoch,
+}
+
+impl Departure {
+    /// What the options ask for.
+    pub(crate) fn of(config: &Config) -> Self {
+        match (config.scheme, config.trim, config.target) {
+            (Scheme::Handoff, ..) => Self::Drain,
+            (Scheme::Qsbr, ..) => Self::NoteEpoch,
+            // Who frees asks those in the mask: it must still name this CPU while its slot does.
+            (_, true, Target::Mask) => Self::PublishAndTrim,
+            // Who frees asks those whose slots name it: this one must be done with it by then.
+            (_, true, Target::Slot) => Self::TrimAndPublish,
+            _ => Self::Publish,
+        }
+    }
 }
 
 /// What became of a dead `Mm` that everybody was to leave.
@@ -39,7 +77,7 @@ pub(crate) enum Evicted<M: Machine> {
     Gone(DeadMm<M>),
     /// A CPU runs a task that owns it: a bug, and a reason never to free it.
     Owned(DeadMm<M>),
-    /// It is the business of the CPUs that have it loaded.
+    /// It is the business of the CPUs that have it loaded, or waits with others.
     HandedOver,
 }
 
@@ -50,6 +88,7 @@ impl Scheme {
             Self::Refcount => "refcount",
             Self::Shootdown => "shootdown",
             Self::Handoff => "handoff",
+            Self::Qsbr => "qsbr",
             Self::Eager => "eager",
         }
     }
@@ -59,7 +98,7 @@ impl Scheme {
     pub(crate) fn enter_lazy<M: Machine>(self, cpu: &CpuState<M>, left: &Mm<M>) {
         match self {
             Self::Refcount => refcount::enter_lazy(cpu, left),
-            Self::Shootdown | Self::Handoff => {}
+            Self::Shootdown | Self::Handoff | Self::Qsbr => {}
             Self::Eager => eager::enter_lazy(cpu),
         }
     }
@@ -69,9 +108,22 @@ impl Scheme {
         match self {
             // Whoever was lazy held a reference, or nobody ever is: there is nobody left.
             Self::Refcount | Self::Eager => Evicted::Gone(dead),
-            Self::Shootdown if shootdown::shoot(&dead) => Evicted::Gone(dead),
+            Self::Shootdown if system.config.batch != 0 => batch::gather(system, dead),
+            Self::Shootdown if shootdown::shoot(system, &dead) => Evicted::Gone(dead),
             Self::Shootdown => Evicted::Owned(dead),
             Self::Handoff => handoff::hand_off(system, dead).map_or(Evicted::HandedOver, Evicted::Gone),
+            Self::Qsbr => qsbr::retire(system, dead),
         }
     }
+}
+
+/// The most dead `Mm`s that may wait under these options.
+pub(crate) fn waiting_limit(config: &Config) -> usize {
+    if config.scheme == Scheme::Qsbr { qsbr::LIMIT } else { config.batch }
+}
+
+/// Adds to a counter of this CPU, from where the task may move.
+fn count<M: Machine>(counter: Counter, amount: u64) {
+    let _pinned = M::pin();
+    M::cpu_state().counters.add(counter, amount);
 }

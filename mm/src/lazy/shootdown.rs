@@ -7,16 +7,31 @@
 //! `cleanup_lazy_tlbs`; the safety argument is spelled out in docs/lazy-tlb.md.)
 
 use crate::addr::CpuId;
+use crate::config::Target;
+use crate::cpumask::CpuSet;
 use crate::machine::{Complaint, IpiReason, Machine, Point, point};
 use crate::mm::Mm;
 use crate::stats::Counter;
 use crate::switch::CpuState;
 use crate::sync::{AtomicBool, Ordering};
+use crate::system::System;
+
+/// Whom a shoot of `mm` interrupts, this CPU included.
+///
+/// By slot (`lazy_tlb.target=slot`) there is no lock and nothing to miss: a slot is published after MSR,
+/// ISB and DSB, so one that names another `Mm` belongs to a CPU that has left this one, and nobody
+/// loads a dead `Mm`. A CPU that leaves after the look is asked in vain.
+pub(super) fn targets<M: Machine>(system: &System<M>, mm: &Mm<M>) -> CpuSet {
+    match system.config.target {
+        Target::Mask => mm.holders().snapshot().intersection(&M::online()),
+        Target::Slot => system.cpus().iter().filter(|cpu| cpu.has_loaded(mm)).map(|cpu| cpu.id).collect(),
+    }
+}
 
 /// Asks every holder, this CPU included, to leave `mm`, and waits. Says whether that was right to
 /// do: a CPU that runs a task of a dead `Mm` is a bug elsewhere, and then nothing may be freed.
-pub(super) fn shoot<M: Machine>(mm: &Mm<M>) -> bool {
-    let targets = mm.holders().snapshot().intersection(&M::online());
+pub(super) fn shoot<M: Machine>(system: &System<M>, mm: &Mm<M>) -> bool {
+    let targets = targets(system, mm);
     point::<M>(Point::MaskRead);
     let owned = AtomicBool::new(false);
     M::on_cpus(&targets, IpiReason::Shoot, &|_: CpuId| {
@@ -34,7 +49,7 @@ fn leave<M: Machine>(cpu: &CpuState<M>, mm: &Mm<M>) -> bool {
     point::<M>(Point::ShootEntered);
     if !cpu.has_loaded(mm) {
         cpu.counters.count(Counter::ShootFoundGone);
-        mm.holders().clear_own(cpu.id);
+        cpu.forget(mm);
         return true;
     }
     cpu.counters.count(Counter::ShootFoundLazy);
@@ -43,8 +58,6 @@ fn leave<M: Machine>(cpu: &CpuState<M>, mm: &Mm<M>) -> bool {
         M::complain(Complaint::ShotOwner);
     }
     cpu.unlazy();
-    // After the root was left, and by the CPU itself (rule 2). Invalidations are broadcast, so
-    // entries that stay behind are still reached by all of them.
-    mm.holders().clear_own(cpu.id);
+    cpu.forget(mm);
     lazy
 }

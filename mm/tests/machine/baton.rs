@@ -268,10 +268,9 @@ impl World {
 
     fn report(&self, state: &State, why: &str) -> String {
         let threads: Vec<String> = state.threads.iter().enumerate().map(|(id, t)| describe(id, t)).collect();
-        let setup = (self.setup.seed, self.setup.config.scheme, self.setup.cpus);
-        let (seed, scheme, cpus) = setup;
+        let (seed, config, cpus) = (self.setup.seed, self.setup.config, self.setup.cpus);
         let timeline = state.timeline.print(cpus);
-        format!("{why}\n(seed {seed}, {scheme:?}, {cpus} CPUs)\n{timeline}{}", threads.join("\n"))
+        format!("{why}\n(seed {seed}, {config}, {cpus} CPUs)\n{timeline}{}", threads.join("\n"))
     }
 }
 

@@ -10,7 +10,27 @@ use super::kernel::{self, User};
 use super::{Setup, World};
 
 /// The schemes there are.
-pub(crate) const SCHEMES: [Scheme; 4] = [Scheme::Refcount, Scheme::Shootdown, Scheme::Handoff, Scheme::Eager];
+pub(crate) const SCHEMES: [Scheme; 5] =
+    [Scheme::Refcount, Scheme::Shootdown, Scheme::Handoff, Scheme::Qsbr, Scheme::Eager];
+
+/// Command lines that mean something: each scheme with its modifiers.
+pub(crate) const LINES: [&str; 15] = [
+    "lazy_tlb=refcount",
+    "lazy_tlb=refcount lazy_tlb.exit=init",
+    "lazy_tlb=shootdown",
+    "lazy_tlb=shootdown lazy_tlb.exit=init",
+    "lazy_tlb=shootdown lazy_tlb.target=slot",
+    "lazy_tlb=shootdown lazy_tlb.trim=dying",
+    "lazy_tlb=shootdown lazy_tlb.target=slot lazy_tlb.trim=dying",
+    "lazy_tlb=shootdown lazy_tlb.batch=3",
+    "lazy_tlb=shootdown lazy_tlb.batch=2 lazy_tlb.target=slot lazy_tlb.trim=dying lazy_tlb.exit=init",
+    "lazy_tlb=handoff",
+    "lazy_tlb=handoff lazy_tlb.exit=init",
+    "lazy_tlb=handoff lazy_tlb.shoot_after=2",
+    "lazy_tlb=qsbr",
+    "lazy_tlb=qsbr lazy_tlb.exit=init",
+    "lazy_tlb=eager",
+];
 
 /// Whether a final drop leaves no CPU lazy. The others wait for lazy CPUs to leave on their own.
 pub(crate) fn frees_at_the_drop(scheme: Scheme) -> bool {
@@ -23,6 +43,17 @@ pub(crate) fn each(cpus: usize, scenario: impl Fn(Director, Scheme)) {
         for seed in 0..6 {
             let setup = Setup::new(cpus, scheme, seed);
             scenario(Director::new(if seed % 2 == 0 { setup } else { setup.check() }), scheme);
+        }
+    }
+}
+
+/// Runs a scenario under each command line and some seeds. What it counts depends on the line; what
+/// must never happen does not.
+pub(crate) fn each_line(cpus: usize, scenario: impl Fn(Director, &'static str)) {
+    for line in LINES {
+        for seed in 0..4 {
+            let setup = Setup::new(cpus, Scheme::Refcount, seed).options(line);
+            scenario(Director::new(if seed % 2 == 0 { setup } else { setup.check() }), line);
         }
     }
 }
@@ -144,7 +175,12 @@ impl Director {
             let counted = if self.0.setup.config.scheme == Scheme::Refcount { lazy as u32 } else { 0 };
             assert_eq!(mm.count(), counted, "I3: {mm:?} is kept by its lazy CPUs only");
             let waits = lazy > 0 && !frees_at_the_drop(self.0.setup.config.scheme);
-            assert!(complained || waits, "{mm:?} was never freed");
+            assert!(
+                complained || waits,
+                "{mm:?} was never freed (seed {}, {}, {lazy} lazy)",
+                self.0.setup.seed,
+                self.0.setup.config
+            );
         }
         let frames = &self.0.system().frames;
         let free = frames.total() - frames.free();

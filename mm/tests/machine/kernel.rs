@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use mm::{Machine, Mm, MmRef, MmUser, Page, PageRange, System};
+use mm::{Machine, Mm, MmRef, MmUser, Page, PageRange, Scheme, System};
 
 use super::baton::{Status, ThreadId};
 use super::{Event, Lying, State, World, this_thread, world};
@@ -44,16 +44,23 @@ fn mm_of(owner: Option<&Arc<User>>) -> Option<&Mm<Lying>> {
 
 /// The idle thread of a CPU.
 pub(crate) fn idle() {
+    let mut since = None;
     loop {
         let state = world().lock();
         if state.over {
             return;
         }
         let work = state.first_ready(state.threads[me()].cpu).is_some();
+        let now = state.now_ns();
         drop(state);
         if work {
+            since = None;
             schedule();
         } else {
+            let since = *since.get_or_insert(now);
+            if world().setup.config.scheme == Scheme::Qsbr {
+                masked(|| Lying::system().before_sleep(since));
+            }
             world().step(Event::Idle, |_, _| ());
         }
     }
@@ -167,6 +174,7 @@ fn choose(world: &World, me: ThreadId) -> Option<(usize, ThreadId)> {
 pub(crate) fn tick() {
     let Some(me) = this_thread() else { return };
     let world = world();
+    wake_reaper_in_time(world);
     let mut state = world.lock();
     let cpu = state.threads[me].cpu;
     let thread = &state.threads[me];
@@ -178,6 +186,21 @@ pub(crate) fn tick() {
     let to = if state.rng.one_in(world.setup.lies.balance) { state.rng.below(world.setup.cpus) } else { cpu };
     drop(state);
     if to == cpu { schedule() } else { migrate(to) }
+}
+
+/// Something waits for the reaper until a time that has come.
+fn wake_reaper_in_time(world: &World) {
+    let mut state = world.lock();
+    let now = state.now_ns();
+    if state.reaper_due.take_if(|due| *due <= now).is_some() {
+        drop(state);
+        wake_reaper();
+    }
+}
+
+/// The timer interrupts user code, where mm's switch is not under way.
+pub(super) fn user_tick() {
+    masked(|| Lying::system().tick_from_user());
 }
 
 /// Sleeps until [`wake`].
@@ -330,4 +353,5 @@ pub(crate) fn reap_until_the_end() {
         block();
         Lying::system().reap();
     }
+    Lying::system().free_all_dead();
 }

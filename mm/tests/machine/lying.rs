@@ -124,8 +124,13 @@ impl Machine for Lying {
         kernel::wake_reaper();
     }
 
+    fn wake_reaper_at(time: u64) {
+        let mut state = world().lock();
+        state.reaper_due = Some(state.reaper_due.map_or(time, |due| due.min(time)));
+    }
+
     fn now_ns() -> u64 {
-        world().lock().timeline.steps()
+        world().lock().now_ns()
     }
 
     fn complain(complaint: Complaint) {

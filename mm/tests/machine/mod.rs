@@ -48,7 +48,14 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     pub(crate) config: Config,
     pub(crate) lies: Lies,
+    /// How long a step takes, in nanoseconds.
+    pub(crate) step: u64,
 }
+
+/// A clock so slow that nothing the mm layer waits for comes while a scenario lasts.
+const SLOW: u64 = 100;
+/// A clock so fast that all of it does.
+const FAST: u64 = 100_000;
 
 /// The liberties the machine takes. Each is a chance of one in so many; 0 is never.
 #[derive(Clone, Copy)]
@@ -83,7 +90,16 @@ impl Setup {
     /// A machine of so many CPUs under a scheme, with all its lies.
     pub(crate) fn new(cpus: usize, scheme: Scheme, seed: u64) -> Self {
         let config = Config { scheme, ..Config::default() };
-        Self { cpus, frames: 96, seed, config, lies: Lies::default() }
+        Self { cpus, frames: 96, seed, config, lies: Lies::default(), step: SLOW }
+    }
+
+    /// The same with these words on the command line, and with a clock on which time passes.
+    pub(crate) fn options(mut self, words: &'static str) -> Self {
+        for (option, value) in words.split_whitespace().filter_map(|word| word.split_once('=')) {
+            self.config.set(option, value).expect("a test names valid options");
+        }
+        self.step = FAST;
+        self
     }
 
     /// The same with so many bits of ASID.
@@ -112,6 +128,8 @@ pub(crate) struct World {
 /// Everything that changes, under one lock that is never contended: one thread runs.
 pub(crate) struct State {
     pub(crate) rng: Rng,
+    /// How long a step takes, in nanoseconds.
+    step: u64,
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) cores: Vec<Core>,
     pub(crate) threads: Vec<Thread>,
@@ -133,6 +151,8 @@ pub(crate) struct State {
     pub(crate) checks: u64,
     /// The thread that frees what could not be freed where it died.
     pub(crate) reaper: Option<ThreadId>,
+    /// When the reaper is to be woken, if nobody wakes it before.
+    pub(crate) reaper_due: Option<u64>,
     /// The test is done: the reaper ends.
     pub(crate) ending: bool,
 }
@@ -223,6 +243,7 @@ impl State {
     fn new(setup: &Setup, frames: &'static [Table]) -> Self {
         Self {
             rng: Rng::new(setup.seed),
+            step: setup.step,
             cpus: (0..setup.cpus).map(|_| Cpu::default()).collect(),
             cores: Vec::new(),
             threads: Vec::new(),
@@ -239,8 +260,14 @@ impl State {
             shoots: 0,
             checks: 0,
             reaper: None,
+            reaper_due: None,
             ending: false,
         }
+    }
+
+    /// The time.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.timeline.steps() * self.step
     }
 
     /// What the machine does of its own accord after a step.

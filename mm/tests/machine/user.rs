@@ -117,6 +117,9 @@ fn access(page: Page, value: Option<u64>) -> Result<u64, FaultError> {
     let user = kernel::own_borrowed().expect("a task without an address space touches none");
     let kind = if value.is_some() { Access::Write } else { Access::Read };
     for _ in 0..MOST_FAULTS {
+        if world.lock().rng.one_in(world.setup.lies.preempt) {
+            kernel::user_tick();
+        }
         let event = Event::Touch(page, value.is_some());
         let outcome = world.step(event, |state, cpu| state.access(cpu, &user, page, value));
         let alone = page..page.offset(1);

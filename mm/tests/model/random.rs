@@ -6,10 +6,10 @@ use std::env;
 use std::sync::{Arc, Mutex};
 
 use mm::pte::Protection;
-use mm::{Page, PageRange};
+use mm::{Page, PageRange, Scheme};
 
 use crate::machine::baton::{Status, ThreadId};
-use crate::machine::director::{Director, SCHEMES};
+use crate::machine::director::{Director, LINES};
 use crate::machine::kernel::{self, Reference, User};
 use crate::machine::user::{self, pages};
 use crate::machine::{Rng, Setup, world};
@@ -52,7 +52,7 @@ fn run(seed: u64) -> (u64, u64) {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let cpus = 1 + rng.below(4);
     let least = (cpus as u32 + 2).next_power_of_two().trailing_zeros();
-    let mut setup = Setup::new(cpus, SCHEMES[rng.below(SCHEMES.len())], seed);
+    let mut setup = Setup::new(cpus, Scheme::Refcount, seed).options(LINES[rng.below(LINES.len())]);
     setup.frames = 320;
     setup.lies.balance = 4;
     if !rng.one_in(3) {

@@ -31,7 +31,7 @@ fn t01_idle_and_back() {
         let after = spent(&d, 1);
         let expected = match scheme {
             Scheme::Refcount => [0, 1, 1],
-            Scheme::Shootdown | Scheme::Handoff => [0, 0, 0],
+            Scheme::Shootdown | Scheme::Handoff | Scheme::Qsbr => [0, 0, 0],
             Scheme::Eager => [2, 0, 0],
         };
         assert_eq!([0, 1, 2].map(|i| after[i] - before[i]), expected, "{scheme:?}");
@@ -90,8 +90,12 @@ fn t04_nothing_is_left_behind() {
         for _ in 0..60 {
             d.on(0, || kernel::exec(kernel::create()));
         }
-        let kept = u64::from(!frees_at_the_drop(scheme));
-        assert_eq!(d.total(Counter::MmsMade) - d.total(Counter::MmsFreed), kept, "the last one is lazy");
+        let kept = d.total(Counter::MmsMade) - d.total(Counter::MmsFreed);
+        match scheme {
+            // Those that died since a death last looked.
+            Scheme::Qsbr => assert!(kept <= 16, "{kept} wait"),
+            _ => assert_eq!(kept, u64::from(!frees_at_the_drop(scheme)), "the last one is lazy"),
+        }
         d.finish();
     });
 }

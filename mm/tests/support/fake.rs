@@ -148,6 +148,8 @@ impl Machine for Fake {
 
     fn wake_reaper() {}
 
+    fn wake_reaper_at(_: u64) {}
+
     fn now_ns() -> u64 {
         0
     }
