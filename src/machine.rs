@@ -138,6 +138,10 @@ impl Machine for Kernel {
         reaper::wake();
     }
 
+    fn wake_reaper_at(time: u64) {
+        reaper::wake_at(time);
+    }
+
     fn now_ns() -> u64 {
         timer::now_ns()
     }

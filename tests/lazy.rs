@@ -68,7 +68,7 @@ fn t01_idle_and_back_costs_no_switch() -> Outcome {
     expect!(away >= ROUNDS, true, "{away} switches to the kernel side in {ROUNDS} sleeps");
     let (wanted_writes, wanted_counts) = match scheme() {
         Scheme::Refcount => (0, away),
-        Scheme::Shootdown | Scheme::Handoff => (0, 0),
+        Scheme::Shootdown | Scheme::Handoff | Scheme::Qsbr => (0, 0),
         Scheme::Eager => (2 * away, 0),
     };
     expect!(writes, wanted_writes, "TTBR0 writes for {away} visits to the kernel side");

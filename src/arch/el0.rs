@@ -7,7 +7,10 @@ use aarch64_cpu::registers::{ESR_EL1, Readable};
 
 use super::exception::{FRAME, TrapFrame, fault_now};
 use super::fault_decode::class;
+use mm::Machine;
+
 use crate::drivers::gic;
+use crate::machine::Kernel;
 use crate::sched::thread::flags;
 use crate::sync::{mask_irqs, unmask_irqs};
 use crate::{panic, percpu, process, sched, syscall};
@@ -36,6 +39,7 @@ fn fault(frame: &mut TrapFrame) {
 
 /// An interrupt.
 pub(super) extern "C" fn irq(frame: &mut TrapFrame) {
+    Kernel::system().tick_from_user();
     gic::handle_irq();
     before_return(frame);
 }

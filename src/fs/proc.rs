@@ -124,6 +124,7 @@ fn lazy_tlb(text: &mut Writer) -> fmt::Result {
     let system = Kernel::system();
     writeln!(text, "scheme: {}", system.config.scheme.name())?;
     writeln!(text, "debug: {}", if system.config.check { "on" } else { "off" })?;
+    writeln!(text, "options: {}", system.config)?;
     for &counter in Counter::ALL {
         per_cpu(text, counter.label(), |cpu| system.cpus()[cpu].counters.get(counter))?;
     }
@@ -132,6 +133,8 @@ fn lazy_tlb(text: &mut Writer) -> fmt::Result {
     }
     writeln!(text, "dead_now {}", system.dead.now())?;
     writeln!(text, "dead_max {}", system.dead.max())?;
+    let (waiting, most, limit) = system.waiting();
+    writeln!(text, "waiting_now {waiting}\nwaiting_max {most}\nwaiting_limit {limit}")?;
     // Idle kernel stacks count as free, or the number would depend on how many threads there ever were at once.
     writeln!(text, "free_frames_now {}", system.frames.free() + stack::idle_frames())
 }

@@ -6,11 +6,12 @@
 
 use alloc::sync::Arc;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use mm::Machine;
 
 use super::thread::{Builder, Thread};
+use super::wait::Patience;
 use super::wait_queue::WaitQueue;
 use crate::machine::Kernel;
 
@@ -19,6 +20,9 @@ static DEAD: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
 /// There is something to do. Swapped with AcqRel on both sides: what was there before the wake-up is seen.
 static WORK: AtomicBool = AtomicBool::new(false);
 static QUEUE: WaitQueue = WaitQueue::new();
+/// When to look even if nobody wakes it, on the clock of `now_ns`. Relaxed: the wake-up orders it.
+static DUE: AtomicU64 = AtomicU64::new(NEVER);
+const NEVER: u64 = u64::MAX;
 
 /// Starts the reaper.
 ///
@@ -33,6 +37,14 @@ pub fn start() {
 pub fn wake() {
     if !WORK.swap(true, Ordering::AcqRel) {
         QUEUE.wake_one();
+    }
+}
+
+/// Makes the reaper look for work at this time, on the clock of `now_ns`, or earlier. From task context.
+pub fn wake_at(time: u64) {
+    if DUE.fetch_min(time, Ordering::Relaxed) > time {
+        // It may sleep for longer, or for ever: it looks how long once more.
+        wake();
     }
 }
 
@@ -53,7 +65,12 @@ pub(super) fn bury(thread: &Thread) {
 
 fn run() {
     loop {
-        QUEUE.wait_until(|| WORK.swap(false, Ordering::AcqRel).then_some(()));
+        let due = DUE.load(Ordering::Relaxed);
+        let patience = Patience::ENDLESS.until((due != NEVER).then_some(due));
+        if QUEUE.wait(patience, || WORK.swap(false, Ordering::AcqRel).then_some(())).is_err() {
+            // Unless somebody wants it still earlier, who has woken it then.
+            let _ = DUE.compare_exchange(due, NEVER, Ordering::Relaxed, Ordering::Relaxed);
+        }
         free_threads();
         Kernel::system().reap();
     }

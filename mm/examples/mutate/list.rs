@@ -201,8 +201,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "skip self in the shoot",
         edits: &[(
             "lazy/shootdown.rs",
-            "    let targets = mm.holders().snapshot().intersection(&M::online());\n",
-            "    let mut targets = mm.holders().snapshot().intersection(&M::online());\n    targets.remove(M::cpu_state().id);\n",
+            "    let targets = targets(system, mm);\n",
+            "    let mut targets = targets(system, mm);\n    targets.remove(M::cpu_state().id);\n",
         )],
     },
     Mutation {
@@ -225,8 +225,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             ),
             (
                 "lazy/shootdown.rs",
-                "mm.holders().snapshot().intersection(&M::online());\n",
-                "crate::CpuSet::from_words(&[mm.early.load(Ordering::Relaxed)]).intersection(&M::online());\n",
+                "mm.holders().snapshot().intersection(&M::online()),\n",
+                "CpuSet::from_words(&[mm.early.load(Ordering::Relaxed)]).intersection(&M::online()),\n",
             ),
         ],
     },
@@ -238,7 +238,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "shoot nobody",
         edits: &[(
             "lazy/mod.rs",
-            "            Self::Shootdown if shootdown::shoot(&dead) => Evicted::Gone(dead),\n",
+            "            Self::Shootdown if shootdown::shoot(system, &dead) => Evicted::Gone(dead),\n",
             "            Self::Shootdown if cfg!(all()) => Evicted::Gone(dead),\n",
         )],
     },
@@ -258,16 +258,16 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "add the share after the compare-and-swap (handoff)",
         edits: &[(
             "lazy/handoff.rs",
-            "        dead.add_share();\n        point::<M>(Point::ShareAdded);\n        if !cpu.tag(&dead) {\n            dead.take_back_share();\n        }\n",
-            "        if cpu.tag(&dead) {\n            point::<M>(Point::ShareAdded);\n            dead.add_share();\n        }\n",
+            "        dead.add_share();\n        point::<M>(Point::ShareAdded);\n        if cpu.tag(&dead) {\n            tagged += 1;\n        } else {\n            dead.take_back_share();\n        }\n",
+            "        if cpu.tag(&dead) {\n            point::<M>(Point::ShareAdded);\n            tagged += 1;\n            dead.add_share();\n        }\n",
         )],
     },
     Mutation {
         name: "store plainly over a tag (handoff)",
         edits: &[(
             "switch.rs",
-            "        if self.scheme != Scheme::Handoff {\n",
-            "        if self.scheme != Scheme::Handoff || cfg!(all()) {\n",
+            "        if self.departure == Departure::Publish {\n",
+            "        if self.departure == Departure::Publish || self.departure == Departure::Drain {\n",
         )],
     },
     Mutation {

@@ -5,6 +5,7 @@
 //! command line choose mutations by part of their name.
 
 mod list;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     }
     let chosen = |mutation: &&Mutation| wanted.is_empty() || wanted.iter().any(|part| mutation.name.contains(part));
     let mut missed = 0;
-    for mutation in MUTATIONS.iter().filter(chosen) {
+    for mutation in MUTATIONS.iter().chain(waiting::MUTATIONS).filter(chosen) {
         let verdict = copy.try_out(mutation);
         missed += usize::from(!matches!(verdict, Verdict::Caught(_)));
         println!("{:<58} {}", mutation.name, describe(&verdict));

@@ -85,15 +85,23 @@ impl<M: Machine> System<M> {
         }
     }
 
-    /// This CPU, idle since `since` (nanoseconds), interrupts masked, is about to sleep. Says when it wants
-    /// to be asked again, if it still sleeps then.
-    pub fn before_sleep(&self, since: u64) -> Option<u64> {
+    /// This CPU, idle and interrupts masked, is about to sleep. `since` is the time at which it became
+    /// idle, in nanoseconds; the first call finds `None` there and notes it. Gives the time at which it
+    /// wants to be asked again, if the CPU still sleeps then.
+    #[inline]
+    pub fn before_sleep(&self, since: &mut Option<u64>) -> Option<u64> {
+        if self.config.scheme == Scheme::Qsbr { self.unlazy_in_time(since) } else { None }
+    }
+
+    #[cold]
+    fn unlazy_in_time(&self, since: &mut Option<u64>) -> Option<u64> {
         let cpu = M::cpu_state();
-        if self.config.scheme != Scheme::Qsbr || cpu.has_loaded(self.init_mm()) {
+        if cpu.has_loaded(self.init_mm()) {
             return None;
         }
-        let until = since + UNLAZY_AFTER;
-        if M::now_ns() < until {
+        let now = M::now_ns();
+        let until = *since.get_or_insert(now) + UNLAZY_AFTER;
+        if now < until {
             return Some(until);
         }
         cpu.unlazy();

@@ -55,6 +55,10 @@ pub(crate) struct Core {
     pub(crate) idle: ThreadId,
     pub(crate) queue: VecDeque<ThreadId>,
     pub(crate) masked: bool,
+    /// It waits for an interrupt, with nothing to run.
+    pub(crate) asleep: bool,
+    /// When the timer wakes it, if it sleeps then.
+    pub(crate) alarm: Option<u64>,
     pub(super) inbox: Inbox,
 }
 
@@ -73,7 +77,9 @@ impl State {
         let called = !core.masked && !core.inbox.is_empty();
         match &thread.waits_for {
             Some(call) => core.masked || called || call.is_done(),
-            None if core.current == core.idle && !core.masked => called || self.first_ready(cpu).is_some(),
+            None if core.asleep && !core.masked => {
+                called || self.first_ready(cpu).is_some() || core.alarm.is_some_and(|time| time <= self.now_ns())
+            }
             None => true,
         }
     }
@@ -102,6 +108,8 @@ impl World {
             idle,
             queue: VecDeque::new(),
             masked: false,
+            asleep: false,
+            alarm: None,
             inbox: Inbox::new(),
         });
     }

@@ -51,19 +51,32 @@ pub(crate) fn idle() {
             return;
         }
         let work = state.first_ready(state.threads[me()].cpu).is_some();
-        let now = state.now_ns();
         drop(state);
         if work {
             since = None;
             schedule();
         } else {
-            let since = *since.get_or_insert(now);
             if world().setup.config.scheme == Scheme::Qsbr {
-                masked(|| Lying::system().before_sleep(since));
+                let alarm = masked(|| Lying::system().before_sleep(&mut since));
+                let mut state = world().lock();
+                let cpu = state.threads[me()].cpu;
+                state.cores[cpu].alarm = alarm;
             }
-            world().step(Event::Idle, |_, _| ());
+            sleep();
         }
     }
+}
+
+/// Waits for an interrupt.
+fn sleep() {
+    let asleep = |asleep: bool| {
+        let mut state = world().lock();
+        let cpu = state.threads[me()].cpu;
+        state.cores[cpu].asleep = asleep;
+    };
+    asleep(true);
+    world().step(Event::Idle, |_, _| ());
+    asleep(false);
 }
 
 /// A new task in the queue of a CPU.

@@ -102,6 +102,12 @@ impl Setup {
         self
     }
 
+    /// The same, but no time passes.
+    pub(crate) fn slow(mut self) -> Self {
+        self.step = SLOW;
+        self
+    }
+
     /// The same with so many bits of ASID.
     pub(crate) fn asid_bits(mut self, bits: u32) -> Self {
         self.config.asid_bits = Some(bits);

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mm::{Complaint, Counter, CpuId, Machine, Mm, Point, Scheme, System};
 
-use crate::machine::director::{Director, each};
+use crate::machine::director::{Director, each, each_line};
 use crate::machine::kernel::{self, Reference};
 use crate::machine::{Lying, Setup, world};
 
@@ -54,7 +54,7 @@ fn the_last_user_races_with_a_borrower() {
 /// before the count was zero would not know it.
 #[test]
 fn a_cpu_enters_while_a_reference_is_dropped() {
-    each(3, |d, _| {
+    each_line(3, |d, _| {
         let user = d.create();
         let reference = user.grab_ref();
         let dropper = d.spawn(0, move || drop(reference));

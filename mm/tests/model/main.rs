@@ -9,5 +9,6 @@ mod asids;
 mod contract;
 mod flush;
 mod lifetimes;
+mod modifiers;
 mod random;
 mod schemes;
