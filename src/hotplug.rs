@@ -107,6 +107,8 @@ fn take_down(cpu: usize) -> Result<(), Refused> {
 }
 
 fn control(cpu: usize) {
+    // What waits for others to die, or for this CPU to pass, would wait for one that is gone.
+    Kernel::system().free_all_dead();
     reach(Stage::Closed);
     sched::close_cpu(cpu);
     pass_masked_sections();
