@@ -17,7 +17,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
-use mm::{CpuId, CpuSet, Point, System};
+use mm::{CpuId, CpuSet, Machine, Point, System};
 
 use crate::arch::timer::now_ns;
 use crate::ipi::{self, Reason};
