@@ -179,7 +179,7 @@ pub fn replace(frame: &mut TrapFrame, path: &[u8], arguments: Strings, environme
     leave_old_program(thread);
     drop(sched::replace_mm(Some(mm)));
     let process = &thread.process;
-    process.return_address_space();
+    thread.return_address_space();
     process.set_program(executable, path);
     process.files.close_for_exec();
     process.signals.lock().actions.reset_for_exec();

@@ -49,6 +49,7 @@ fn leave_address_space(thread: &UserThread) {
     // This CPU is lazy from here on: the address space may be torn down under it.
     let left = sched::replace_mm(None);
     drop(left);
+    thread.return_address_space();
 }
 
 fn finish(thread: &UserThread) {
@@ -78,7 +79,6 @@ fn end_family_member(process: &Arc<Process>) {
     }
     alarm::cancel(process);
     process.files.close_all();
-    process.return_address_space();
     for concerned in endings::end(process.pid, ending, tell) {
         concerned.changed.wake_all();
     }

@@ -52,8 +52,6 @@ impl Request {
         // Only the threads of one process share descriptors, handlers and a directory.
         let shares = linux::CLONE_FILES | linux::CLONE_SIGHAND | linux::CLONE_FS;
         let senseless = senseless || self.has(shares) && !self.has(linux::CLONE_THREAD);
-        // The caller would wait for its own process.
-        let senseless = senseless || self.has(linux::CLONE_VFORK) && self.has(linux::CLONE_THREAD);
         if senseless || self.has(REFUSED) || self.flags >> 32 != 0 {
             return Err(Errno::EINVAL);
         }
@@ -88,11 +86,11 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<u32, Errno> {
     }
     let borrows = request.has(linux::CLONE_VFORK);
     if borrows {
-        process.borrow_address_space();
+        child.borrow_address_space();
     }
-    start(child, mm, request, parent)?;
+    start(child.clone(), mm, request, parent)?;
     if borrows {
-        wait::for_address_space(&process);
+        wait::for_address_space(&child);
     }
     Ok(tid)
 }

@@ -96,8 +96,6 @@ pub struct Process {
     first_code: AtomicU32,
     /// The thread that throws all others out for an `execve`, by its address; 0 for none.
     sole_survivor: AtomicU64,
-    /// 1 while its address space is lent by a parent that waits in `vfork`.
-    borrows: AtomicU32,
 }
 
 const DECIDED: u32 = 1 << 31;
@@ -135,7 +133,6 @@ impl Process {
             ending: AtomicU32::new(0),
             first_code: AtomicU32::new(0),
             sole_survivor: AtomicU64::new(0),
-            borrows: AtomicU32::new(0),
         })
     }
 
@@ -249,25 +246,5 @@ impl Process {
     /// Gives the others their lives back, or ends the `execve` that took them.
     pub fn end_survival(&self) {
         self.sole_survivor.store(0, Ordering::Release);
-    }
-
-    /// Says that it runs in an address space that its parent waits for.
-    pub fn borrow_address_space(&self) {
-        // Relaxed: it has no threads yet.
-        self.borrows.store(1, Ordering::Relaxed);
-    }
-
-    /// Whether it still does.
-    pub fn is_borrowing(&self) -> bool {
-        // Acquire: pairs with the Release in `return_address_space`.
-        self.borrows.load(Ordering::Acquire) != 0
-    }
-
-    /// It has an address space of its own, or needs none any more: its parent may go on.
-    pub fn return_address_space(&self) {
-        // Release: pairs with the Acquire in `is_borrowing`; what it wrote is there.
-        if self.borrows.swap(0, Ordering::Release) != 0 {
-            self.changed.wake_all();
-        }
     }
 }

@@ -43,6 +43,8 @@ pub struct UserThread {
     clear_child_tid: AtomicU64,
     /// See [`Restart`]. Relaxed: its own.
     restart: AtomicU8,
+    /// 1 while its address space is lent by a thread that waits in `vfork`.
+    borrows: AtomicU8,
     /// Where it begins, until it does.
     first: SpinLock<Option<First>>,
 }
@@ -65,6 +67,7 @@ impl UserThread {
             name: SpinLock::new([0; 16]),
             clear_child_tid: AtomicU64::new(0),
             restart: AtomicU8::new(Restart::No as u8),
+            borrows: AtomicU8::new(0),
             first: SpinLock::new(None),
         })
     }
@@ -146,6 +149,26 @@ impl UserThread {
         }
         self.set_restart(Restart::No);
         if wish == Restart::Unless as u8 { Restart::Unless } else { Restart::UnlessHandled }
+    }
+
+    /// Says that it runs in an address space that another thread waits for.
+    pub fn borrow_address_space(&self) {
+        // Relaxed: it does not run yet.
+        self.borrows.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether it still does.
+    pub fn is_borrowing(&self) -> bool {
+        // Acquire: pairs with the Release in `return_address_space`.
+        self.borrows.load(Ordering::Acquire) != 0
+    }
+
+    /// It has an address space of its own, or needs none any more: whoever waits for it may go on.
+    pub fn return_address_space(&self) {
+        // Release: pairs with the Acquire in `is_borrowing`; what it wrote is there.
+        if self.borrows.swap(0, Ordering::Release) != 0 {
+            self.process.changed.wake_all();
+        }
     }
 
     /// Whether it must end instead of going on.

@@ -2,7 +2,7 @@
 
 use crate::errno::Errno;
 use crate::process::family::endings::{self, Found, Question};
-use crate::process::{Process, thread};
+use crate::process::{Process, UserThread, thread};
 use crate::sched::Patience;
 
 /// Whether the caller waits until a child ends.
@@ -26,9 +26,9 @@ pub fn for_child(question: &Question, hang: Hang) -> Result<Option<Found>, Errno
 
 /// Waits until `child` has an address space of its own, or none. Only the caller's death ends the
 /// wait early: until then, the child uses the caller's stack.
-pub fn for_address_space(child: &Process) {
+pub fn for_address_space(child: &UserThread) {
     loop {
-        let done = child.changed.wait(Patience::INTERRUPTIBLE, || (!child.is_borrowing()).then_some(()));
+        let done = child.process.changed.wait(Patience::INTERRUPTIBLE, || (!child.is_borrowing()).then_some(()));
         if done.is_ok() || thread::current().must_end() {
             break;
         }

@@ -76,6 +76,7 @@ pub fn report(arguments: &[String]) -> bool {
         Some("arguments") => report_arguments(&arguments[2..]),
         Some("auxiliary") => report_auxiliary(),
         Some("inherits") => report_inherits(),
+        Some("numbers") => println!("{}", must(libc::SYS_gettid, &[]) == must(libc::SYS_getpid, &[])),
         _ => println!("here"),
     }
     true
@@ -198,7 +199,7 @@ fn threads_go(notes: &mut Notes) {
     let (reader, writer) = pipe(0);
     let child = process::spawn(|| {
         must(libc::SYS_dup3, &[writer, 1, 0]);
-        std::thread::spawn(|| become_child("nothing", &[]));
+        std::thread::spawn(|| become_child("numbers", &[]));
         loop {
             std::thread::park();
         }
@@ -206,8 +207,10 @@ fn threads_go(notes: &mut Notes) {
     let ended = process::wait(child.expect("a child")).expect("the child").1;
     must(libc::SYS_close, &[writer]);
     let mut text = [0u8; 8];
-    notes.call("from-another-thread-says", libc::SYS_read, &[reader, into(&mut text), 8]);
+    let length = must(libc::SYS_read, &[reader, into(&mut text), 8]) as usize;
     notes.note("from-another-thread", format!("{ended:?}"));
+    // It is the first thread now, although another one was until then.
+    notes.note("from-another-thread-is-first", String::from_utf8_lossy(&text[..length]).trim());
 }
 
 /// The standard library's way: a clone that borrows the parent's memory, then execve.

@@ -6,6 +6,7 @@ use super::{
     Case, Notes,
     notes::{CLOSED, HERE, KERNEL, PageEnd, at, call, into, must, pipe},
 };
+use crate::sys::process;
 
 pub(super) const CASES: &[Case] = &[
     ("openat", openat),
@@ -18,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     ("devices", devices),
     ("proc", proc),
     ("written", written),
+    ("appended", appended),
 ];
 
 /// A regular file that exists wherever this program runs, also when it was not started by its full name.
@@ -248,4 +250,32 @@ fn written(notes: &mut Notes) {
     must(libc::SYS_chdir, &[at(b"/tmp/conform-removed\0")]);
     notes.call("rmdir", libc::SYS_unlinkat, &[HERE, at(b"/tmp/conform-removed\0"), libc::AT_REMOVEDIR as u64]);
     notes.call("mkdir-in-what-was-removed", libc::SYS_mkdirat, &[HERE, at(b"below\0"), 0o700]);
+}
+
+/// Whoever appends finds the end of the file, however many do at a time, each through a description of its own.
+fn appended(notes: &mut Notes) {
+    const WRITERS: u64 = 4;
+    const LINES: usize = 500;
+    let path = format!("/tmp/appended-{}\0", std::process::id());
+    let open = |flags: i32| must(libc::SYS_openat, &[HERE, at(path.as_bytes()), flags as u64, 0o600]);
+    open(libc::O_CREAT | libc::O_WRONLY);
+    let writers = (0..WRITERS).map(|number| {
+        let line = format!("line of writer {number}\n");
+        let body = || {
+            let file = open(libc::O_APPEND | libc::O_WRONLY);
+            for _ in 0..LINES {
+                must(libc::SYS_write, &[file, at(line.as_bytes()), line.len() as u64]);
+            }
+            0
+        };
+        process::spawn(body).expect("a child")
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        process::wait(writer).expect("the writer");
+    }
+    let text = std::fs::read_to_string(path.trim_end_matches('\0')).unwrap_or_default();
+    let lines_of = |number| text.lines().filter(|line| *line == format!("line of writer {number}")).count();
+    notes.note("whole-lines", (0..WRITERS).map(lines_of).sum::<usize>());
+    notes.note("bytes", text.len());
+    notes.call("removed", libc::SYS_unlinkat, &[HERE, at(path.as_bytes()), 0]);
 }

@@ -10,7 +10,10 @@ use super::{
     Case, Notes,
     notes::{KERNEL, UNMAPPED, at, call, into, must, pipe},
 };
-use crate::{probe::handle, sys::process};
+use crate::{
+    probe::handle,
+    sys::{cpu, process, sched_yield},
+};
 
 pub(super) const CASES: &[Case] = &[
     ("arguments", arguments),
@@ -23,6 +26,7 @@ pub(super) const CASES: &[Case] = &[
     ("child", child),
     ("defaults", defaults),
     ("thread", to_thread),
+    ("leaving-thread", leaving_thread),
 ];
 
 // Written by handlers, read by the threads that they interrupt or wake.
@@ -252,4 +256,57 @@ fn to_thread(notes: &mut Notes) {
     must(libc::SYS_tgkill, &[own_pid(), tid.into(), USR2]);
     notes.note("sent-there-handled-there", wait_for(2));
     notes.note("join", other.join().is_ok());
+}
+
+// Who is ready in a round of the next case, and then once more for the start. Each adds one and spins for the others.
+static READY: AtomicU32 = AtomicU32::new(0);
+
+fn meet(count: u32) {
+    READY.fetch_add(1, SeqCst);
+    for turn in 1u32.. {
+        if READY.load(SeqCst) >= count {
+            break;
+        }
+        // The others may need this CPU.
+        if turn.is_multiple_of(100) { sched_yield() } else { cpu::relax() }
+    }
+}
+
+/// A signal to the process is not lost with the thread that was to take it: another one does.
+fn leaving_thread(notes: &mut Notes) {
+    const ROUNDS: u32 = 60;
+    handle(libc::SIGUSR1, 0, remember);
+    let set = libc::SIG_SETMASK as u64;
+    must(libc::SYS_rt_sigprocmask, &[set, at(&mask_of(libc::SIGUSR1)), 0, 8]);
+    let unblock = move || must(libc::SYS_rt_sigprocmask, &[set, at(&0u64), 0, 8]);
+    let (reader, writer) = pipe(0);
+    let mut lost = 0;
+    for round in 1..=ROUNDS {
+        // Ends without the C library, which would block all signals before, and so let them go to another thread.
+        let leaving = thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            unblock();
+            meet(3 * round);
+            call(libc::SYS_exit, &[0]);
+        });
+        drop(leaving.expect("a thread"));
+        // Started second, so that a kernel which looks for a taker from the first thread on finds the other one.
+        let staying = thread::spawn(move || {
+            unblock();
+            meet(3 * round);
+            while call(libc::SYS_read, &[reader, into(&mut [0u8]), 1]) != 1 {}
+        });
+        meet(3 * round);
+        // Early in one round and late in another: somewhere the signal meets the thread on its way out.
+        (0..round % 40).for_each(|_| cpu::relax());
+        must(libc::SYS_kill, &[own_pid(), USR1]);
+        let taken = (0..5000).any(|_| {
+            thread::sleep(Duration::from_micros(100));
+            COUNT.load(SeqCst) == round
+        });
+        lost += u32::from(!taken);
+        must(libc::SYS_write, &[writer, at(b"x"), 1]);
+        let _ = staying.join();
+        COUNT.store(round, SeqCst);
+    }
+    notes.note("lost", lost);
 }

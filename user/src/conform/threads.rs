@@ -20,6 +20,7 @@ pub(super) const CASES: &[Case] = &[
     ("join", join),
     ("local", local),
     ("clone", clone),
+    ("clone-vfork", clone_vfork),
     ("ids", ids),
     ("many", many),
     ("affinity", affinity),
@@ -58,6 +59,9 @@ fn local(notes: &mut Notes) {
 static SEEN_LOCAL: AtomicU64 = AtomicU64::new(0);
 static SEEN_ID: AtomicU32 = AtomicU32::new(0);
 
+/// What every thread of a process shares.
+const THREAD: i32 = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+
 /// A thread without a C library behind it: it may use no thread-local storage, not even errno.
 extern "C" fn bare_thread() -> ! {
     let local: u64;
@@ -80,15 +84,8 @@ fn clone(notes: &mut Notes) {
     let stack = Mapping::private(64 * 1024).expect("a stack");
     let top = stack.start() as u64 + 64 * 1024;
     let (mut parent_word, mut clear_word) = (0u32, AtomicU32::new(1));
-    let flags = libc::CLONE_VM
-        | libc::CLONE_FS
-        | libc::CLONE_FILES
-        | libc::CLONE_SIGHAND
-        | libc::CLONE_THREAD
-        | libc::CLONE_SYSVSEM
-        | libc::CLONE_SETTLS
-        | libc::CLONE_PARENT_SETTID
-        | libc::CLONE_CHILD_CLEARTID;
+    let flags =
+        THREAD | libc::CLONE_SYSVSEM | libc::CLONE_SETTLS | libc::CLONE_PARENT_SETTID | libc::CLONE_CHILD_CLEARTID;
     let entry = bare_thread as extern "C" fn() -> ! as usize as u64;
     let id = clone_thread(flags as u64, top, into(&mut parent_word), 0x1234_5678, into(&mut clear_word), entry);
     notes.note("id-is-another", id > 0 && id as u64 != must(libc::SYS_gettid, &[]));
@@ -100,6 +97,26 @@ fn clone(notes: &mut Notes) {
     notes.note("parent-word", i64::from(parent_word) == id);
     notes.note("own-id", i64::from(SEEN_ID.load(SeqCst)) == id);
     notes.note("local-base", format!("{:#x}", SEEN_LOCAL.load(SeqCst)));
+}
+
+/// A thread like the other, which takes its time.
+extern "C" fn slow_thread() -> ! {
+    let moment = [0u64, 20_000_000];
+    call(libc::SYS_nanosleep, &[at(&moment), 0]);
+    SEEN_LOCAL.store(1, SeqCst);
+    loop {
+        call(libc::SYS_exit, &[0]);
+    }
+}
+
+/// The caller waits for the end of a thread as it would for that of a process.
+fn clone_vfork(notes: &mut Notes) {
+    let stack = Mapping::private(64 * 1024).expect("a stack");
+    let top = stack.start() as u64 + 64 * 1024;
+    let entry = slow_thread as extern "C" fn() -> ! as usize as u64;
+    let id = clone_thread((THREAD | libc::CLONE_VFORK) as u64, top, 0, 0, 0, entry);
+    notes.note("has-ended", SEEN_LOCAL.load(SeqCst));
+    notes.note("id-is-another", id > 0 && id as u64 != must(libc::SYS_gettid, &[]));
 }
 
 fn ids(notes: &mut Notes) {
