@@ -82,7 +82,7 @@ test: build ## Run all tests, on target in a pairwise choice of machines; with B
 	  --hello $(PROGRAMS)/hello --firmware target/$(TARGET)/release/firmware \
 	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
 
-test-all: ## Run all tests in every machine
+test-all: ## Run all tests on every number of CPUs, interrupt controller and scheme
 	$(Q)$(MAKE) --no-print-directory test FULL=--full
 
 mutations: setup ## Break the mm layer in every known way and see which test notices

@@ -14,7 +14,7 @@ use crate::qemu;
 use crate::report::Tally;
 use crate::scenario::Parts;
 use crate::standin::StandIn;
-use crate::suite::{Cell, Rules, Suite, all_cells, pairwise_cells};
+use crate::suite::{Cell, Rules, Suite, all_cells, full_cells, pairwise_cells};
 
 /// How much of a failed boot's console is shown.
 const TAIL: usize = 30;
@@ -24,7 +24,7 @@ const ENDINGS: &str = "endings";
 /// Options of `lazuli test`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Every machine for every suite instead of a pairwise choice
+    /// Each suite with each board, number of CPUs, interrupt controller and scheme instead of a pairwise choice
     #[arg(long)]
     full: bool,
     /// Run the host's tests first and count them in
@@ -162,7 +162,7 @@ fn select(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
     if let Some(cell) = every.iter().find(|cell| cell.name(suites) == options.cell) {
         return Ok(vec![job(cell)?]);
     }
-    let cells = if options.full { every } else { pairwise_cells(suites) };
+    let cells = if options.full { full_cells(suites) } else { pairwise_cells(suites) };
     cells.iter().filter(|cell| cell.name(suites).contains(&options.cell)).map(job).collect()
 }
 
