@@ -115,9 +115,13 @@ pub fn read_ttbr0() -> Ttbr {
     Ttbr(value)
 }
 
+/// CTR_EL0.L1Ip: the instruction cache is looked up by physical addresses alone.
+const L1IP_PIPT: u64 = 0b11;
+
 /// Makes instructions that were written to a page through the linear map visible to every fetch
 /// (Arm ARM B2.4.4): clean the data cache to the point of unification, then drop the old lines
-/// of the instruction caches, line by line.
+/// of the instruction caches. Line by line if a line is found by any of its addresses; else all of them, since
+/// programs fetch by other addresses than this one.
 pub fn sync_instructions(page: u64) {
     let ctr: u64;
     // SAFETY: reads a register that never changes.
@@ -130,9 +134,14 @@ pub fn sync_instructions(page: u64) {
     }
     // SAFETY: a barrier.
     unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
-    for line in (page..page + PAGE_SIZE).step_by(code) {
-        // SAFETY: dropping a mapped line of an instruction cache changes no value.
-        unsafe { asm!("ic ivau, {}", in(reg) line, options(nostack, preserves_flags)) };
+    if ctr >> 14 & 0b11 == L1IP_PIPT {
+        for line in (page..page + PAGE_SIZE).step_by(code) {
+            // SAFETY: dropping a mapped line of an instruction cache changes no value.
+            unsafe { asm!("ic ivau, {}", in(reg) line, options(nostack, preserves_flags)) };
+        }
+    } else {
+        // SAFETY: dropping lines of instruction caches changes no value.
+        unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) };
     }
     // SAFETY: barriers.
     unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };

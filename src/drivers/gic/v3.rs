@@ -1,5 +1,6 @@
 //! GICv3 and later: affinity routing, a redistributor per CPU, system registers as CPU interface.
 
+use core::arch::asm;
 use core::ptr::NonNull;
 
 use aarch64_cpu::asm::barrier;
@@ -55,6 +56,9 @@ impl Gic {
             "CPU {affinity:#x} cannot be sent SGIs: its Aff0 is above 15, which needs the range selector"
         );
         GicCpuInterface::enable_system_register_el1();
+        // ICC_CTLR_EL1: the end of an interrupt also deactivates it (EOImode 0), whatever ran here before thought of that.
+        // SAFETY: chooses how this CPU's interface ends interrupts, and `take` relies on this way.
+        unsafe { asm!("msr S3_0_C12_C12_4, xzr", options(nomem, nostack, preserves_flags)) };
         self.with_own_redistributor(|redistributor| {
             // An error means that firmware woke it already.
             let _ = redistributor.mark_core_awake();
