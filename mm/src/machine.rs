@@ -177,7 +177,8 @@ pub trait Machine: Sized + Send + Sync + 'static {
     fn online() -> CpuSet;
 
     /// Runs `f` on every CPU of `targets`, this one included if it is named, each time with
-    /// interrupts masked, and returns when all have run it. What they wrote is visible here.
+    /// interrupts masked, and returns when all have run it. What they wrote is visible here. A
+    /// target that went offline since the caller looked is left out: it holds nothing.
     ///
     /// # Panics
     /// In debug builds, if interrupts are masked.

@@ -282,4 +282,18 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "keep the user root loaded (eager)",
         edits: &[("lazy/eager.rs", "    cpu.unlazy();\n", "    let _ = cpu;\n")],
     },
+    // Hotplug.
+    Mutation { name: "hotplug without unlazy", edits: &[("hotplug.rs", "        cpu.unlazy();\n", "")] },
+    Mutation {
+        name: "come back without a full local flush",
+        edits: &[("hotplug.rs", "        M::run(Sequence::FlushLocal, 0);\n", "")],
+    },
+    Mutation {
+        name: "keep the lazy reference of a CPU that goes (refcount)",
+        edits: &[("hotplug.rs", "        drop(cpu.leave_lazy());\n", "")],
+    },
+    Mutation {
+        name: "keep the number of a CPU that goes",
+        edits: &[("hotplug.rs", "        M::system().asids.release(cpu);\n", "")],
+    },
 ];

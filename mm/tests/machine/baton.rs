@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use mm::Point;
 
+use super::hotplug::Power;
 use super::interrupts::{Call, Inbox};
 use super::{HERE, State, World};
 
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) asleep: bool,
     /// When the timer wakes it, if it sleeps then.
     pub(crate) alarm: Option<u64>,
+    pub(crate) power: Power,
+    pub(crate) online: bool,
     pub(super) inbox: Inbox,
 }
 
@@ -74,11 +77,20 @@ impl State {
         if thread.held {
             return false;
         }
+        match core.power {
+            Power::Off => return false,
+            Power::Coming => return true,
+            Power::Up | Power::Leaving => {}
+        }
+        let leaves = core.power == Power::Leaving;
         let called = !core.masked && !core.inbox.is_empty();
         match &thread.waits_for {
             Some(call) => core.masked || called || call.is_done(),
             None if core.asleep && !core.masked => {
-                called || self.first_ready(cpu).is_some() || core.alarm.is_some_and(|time| time <= self.now_ns())
+                called
+                    || leaves
+                    || self.first_ready(cpu).is_some()
+                    || core.alarm.is_some_and(|time| time <= self.now_ns())
             }
             None => true,
         }
@@ -110,6 +122,8 @@ impl World {
             masked: false,
             asleep: false,
             alarm: None,
+            power: Power::Up,
+            online: true,
             inbox: Inbox::new(),
         });
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use mm::{Complaint, Counter, Scheme};
 
 use super::baton::{Status, ThreadId};
+use super::hotplug::Power;
 use super::kernel::{self, User};
 use super::{Setup, World};
 
@@ -111,6 +112,22 @@ impl Director {
     pub(crate) fn make_lazy(&self, cpu: usize, user: &User) {
         let user = user.clone();
         self.on(cpu, move || kernel::exec(user));
+    }
+
+    /// Takes a CPU down if it is up, brings it up if it is off, and lets the machine run.
+    pub(crate) fn toggle_power(&self, cpu: usize) {
+        self.0.lock().toggle_power(cpu);
+        self.0.run();
+    }
+
+    /// A CPU's idle thread.
+    pub(crate) fn idle_of(&self, cpu: usize) -> ThreadId {
+        self.0.lock().cores[cpu].idle
+    }
+
+    /// Whether a CPU has power.
+    pub(crate) fn is_off(&self, cpu: usize) -> bool {
+        self.0.lock().cores[cpu].power == Power::Off
     }
 
     /// The machine, for those who outlive this borrow.

@@ -193,7 +193,8 @@ impl State {
     fn issue(&mut self, cpu: usize, op: Op, operand: u64, targets: std::ops::Range<usize>) {
         let asid = Asid((operand >> 48) as u16);
         let page = Page::from_number(operand & ((1 << 44) - 1));
-        self.cpus[cpu].issued.push(Issued { op, asid, page, missing: targets.collect() });
+        let missing = targets.filter(|&target| self.has_power(target)).collect();
+        self.cpus[cpu].issued.push(Issued { op, asid, page, missing });
     }
 
     /// The TLBIs that this CPU issued take effect on the targets.
@@ -206,6 +207,14 @@ impl State {
         }
         issued.retain(|tlbi| !tlbi.missing.is_empty());
         self.cpus[cpu].issued = issued;
+    }
+
+    /// A CPU goes: TLBIs that have not reached it never will, and nobody waits for that. What its TLB
+    /// holds stays there.
+    pub(super) fn lose_power(&mut self, cpu: usize) {
+        for from in &mut self.cpus {
+            from.issued.iter_mut().for_each(|tlbi| tlbi.missing.retain(|&target| target != cpu));
+        }
     }
 
     /// Some TLBI takes effect on some CPU before anybody waited for it.

@@ -34,6 +34,9 @@ pub(super) fn on_cpus(world: &'static World, targets: &CpuSet, reason: IpiReason
     let pinned = Lying::pin();
     let me = this_thread().expect("the director waits for nobody");
     let own = world.lock().threads[me].cpu;
+    // One that has gone offline since the caller looked holds nothing.
+    let targets = targets.intersection(&Lying::online());
+    world.lock().senders += 1;
     // SAFETY: only the lifetime changes. The reference is used by targets that have not yet
     // answered, and this function does not return before all have; nor does it unwind, because a
     // thread of the machine that panics is stopped for ever with its stack (`baton::catch_panics`).
@@ -59,6 +62,7 @@ pub(super) fn on_cpus(world: &'static World, targets: &CpuSet, reason: IpiReason
         world.step(Event::Wait, |_, _| ());
     }
     world.lock().threads[me].waits_for = None;
+    world.lock().senders -= 1;
     drop(pinned);
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use mm::{Machine, Mm, MmRef, MmUser, Page, PageRange, Scheme, System};
 
 use super::baton::{Status, ThreadId};
+use super::hotplug::{self, Power};
 use super::{Event, Lying, State, World, this_thread, world};
 
 /// A user of an address space.
@@ -50,11 +51,16 @@ pub(crate) fn idle() {
         if state.over {
             return;
         }
-        let work = state.first_ready(state.threads[me()].cpu).is_some();
+        let cpu = state.threads[me()].cpu;
+        let work = state.first_ready(cpu).is_some();
+        let leaves = state.cores[cpu].power == Power::Leaving;
         drop(state);
         if work {
             since = None;
             schedule();
+        } else if leaves {
+            since = None;
+            hotplug::leave(world());
         } else {
             if world().setup.config.scheme == Scheme::Qsbr {
                 let alarm = masked(|| Lying::system().before_sleep(&mut since));
@@ -100,7 +106,8 @@ pub(crate) fn spawn(
 
 /// Puts a thread into a CPU's queue. Who takes it from there has observed what we stored: the
 /// queue's lock is a release and an acquire. The director has observed everything.
-fn enqueue(state: &mut State, thread: ThreadId, cpu: usize) {
+pub(super) fn enqueue(state: &mut State, thread: ThreadId, cpu: usize) {
+    let cpu = state.open_cpu(cpu);
     let seen = match this_thread() {
         Some(me) => state.threads[me].cpu..state.threads[me].cpu + 1,
         None => 0..state.cpus.len(),
@@ -178,7 +185,7 @@ fn choose(world: &World, me: ThreadId) -> Option<(usize, ThreadId)> {
     };
     state.threads[me].departing = true;
     if stays && me != idle {
-        state.cores[cpu].queue.push_back(me);
+        enqueue(&mut state, me, cpu);
     }
     Some((cpu, next))
 }
@@ -193,10 +200,17 @@ pub(crate) fn tick() {
     let thread = &state.threads[me];
     // One that is on its way out already is preempted soon enough.
     let may = thread.pins == 0 && !thread.departing && !state.cores[cpu].masked && me != state.cores[cpu].idle;
-    if !may || !state.rng.one_in(world.setup.lies.preempt) {
+    let leaves = state.cores[cpu].power == Power::Leaving;
+    if !may || !(leaves || state.rng.one_in(world.setup.lies.preempt)) {
         return;
     }
-    let to = if state.rng.one_in(world.setup.lies.balance) { state.rng.below(world.setup.cpus) } else { cpu };
+    let to = if leaves {
+        0
+    } else if state.rng.one_in(world.setup.lies.balance) {
+        state.rng.below(world.setup.cpus)
+    } else {
+        cpu
+    };
     drop(state);
     if to == cpu { schedule() } else { migrate(to) }
 }

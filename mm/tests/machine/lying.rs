@@ -88,7 +88,9 @@ impl Machine for Lying {
     }
 
     fn online() -> CpuSet {
-        CpuSet::first(world().setup.cpus)
+        let state = world().lock();
+        let is_online = |cpu: &CpuId| state.cores.get(cpu.index()).is_none_or(|core| core.online);
+        CpuSet::first(world().setup.cpus).iter().filter(is_online).collect()
     }
 
     fn on_cpus(targets: &CpuSet, reason: IpiReason, f: &(dyn Fn(CpuId) + Sync)) {

@@ -14,6 +14,7 @@
 pub(crate) mod baton;
 pub(crate) mod director;
 pub(crate) mod hardware;
+pub(crate) mod hotplug;
 mod interrupts;
 pub(crate) mod kernel;
 mod lying;
@@ -155,6 +156,8 @@ pub(crate) struct State {
     pub(crate) flushes: u64,
     pub(crate) shoots: u64,
     pub(crate) checks: u64,
+    /// How many wait for answers of other CPUs, or are about to.
+    pub(crate) senders: usize,
     /// The thread that frees what could not be freed where it died.
     pub(crate) reaper: Option<ThreadId>,
     /// When the reaper is to be woken, if nobody wakes it before.
@@ -265,6 +268,7 @@ impl State {
             flushes: 0,
             shoots: 0,
             checks: 0,
+            senders: 0,
             reaper: None,
             reaper_due: None,
             ending: false,

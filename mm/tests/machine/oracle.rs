@@ -223,7 +223,10 @@ fn cached(state: &State, cpu: usize, entry: &Cached) -> Result<(), String> {
     // An `Mm` that got another number in a later generation may leave entries under its old one.
     // Its flushes miss them; they are out of reach until this CPU flushes itself, before it next
     // takes a number of the new generation.
-    let reachable = hardware.can_use(entry.asid) || owner.is_some_and(|owner| owner.asid == Some(entry.asid));
+    // So are all entries of a CPU that is not online, under whatever ASID it does not run: it must forget them before
+    // it comes back.
+    let current = state.cores[cpu].online && owner.is_some_and(|owner| owner.asid == Some(entry.asid));
+    let reachable = hardware.can_use(entry.asid) || current;
     if reachable && !state.memory.is_still(frame, entry.generation) {
         return Err(format!("I16: CPU {cpu} caches the freed {frame:?}: {}", name(entry)));
     }

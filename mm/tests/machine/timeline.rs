@@ -34,6 +34,10 @@ pub(crate) enum Event {
     Send(IpiReason, CpuId),
     /// Takes an SGI.
     Take(IpiReason),
+    /// The CPU stops being online, loses its power, and is online again.
+    Offline,
+    PowerOff,
+    Online,
     /// Another thread runs on this CPU.
     Switch(ThreadId),
     /// A user access: the page, and whether it is a store.

@@ -13,7 +13,7 @@ use crate::machine::user::{self, load, pages, store};
 const ONE: Page = Page::from_number(0x400);
 
 /// Runs a scenario on two CPUs with three numbers, under each scheme and some seeds.
-fn scarce(scenario: impl Fn(Director)) {
+pub(super) fn scarce(scenario: impl Fn(Director)) {
     for scheme in SCHEMES {
         for seed in 0..8 {
             scenario(Director::new(Setup::new(2, scheme, seed).asid_bits(2)));
@@ -38,7 +38,7 @@ pub(super) fn churn(d: &Director, cpu: usize) -> Asid {
 }
 
 /// Ends so many generations.
-fn roll_over(d: &Director, cpu: usize, times: u64) {
+pub(super) fn roll_over(d: &Director, cpu: usize, times: u64) {
     let before = d.total(Counter::AsidRollovers);
     while d.total(Counter::AsidRollovers) < before + times {
         churn(d, cpu);

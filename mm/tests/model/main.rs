@@ -8,6 +8,7 @@ mod machine;
 mod asids;
 mod contract;
 mod flush;
+mod hotplug;
 mod lifetimes;
 mod modifiers;
 mod random;

@@ -131,6 +131,9 @@ impl Program {
 
     /// One step of a task with an address space. `own` is one more user of it.
     fn act_as_user(&mut self, own: User) {
+        if self.rng.one_in(16) {
+            world().lock().toggle_power(self.rng.below(self.shared.cpus));
+        }
         match self.rng.below(12) {
             0 => self.forget_one(),
             1 => self.shared.references.lock().expect("no thread unwinds").push(own.grab_ref()),
