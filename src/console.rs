@@ -2,12 +2,12 @@
 
 use core::fmt::{self, Write};
 
-use crate::drivers::uart::Pl011;
+use crate::drivers::uart::Port;
 use crate::sync::IrqLock;
 
 static CONSOLE: IrqLock<Console> = IrqLock::new(Console(None));
 
-struct Console(Option<Pl011>);
+struct Console(Option<Port>);
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -24,7 +24,7 @@ impl Write for Console {
 }
 
 /// Sends what is printed to `port`. What was printed before is lost.
-pub fn attach(port: Pl011) {
+pub fn attach(port: Port) {
     CONSOLE.lock().0 = Some(port);
 }
 

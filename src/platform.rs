@@ -1,5 +1,6 @@
 //! What machine this is: read once from the device tree, then asked everywhere.
 
+mod devices;
 mod error;
 mod memory;
 mod parse;
@@ -88,13 +89,48 @@ pub enum Gic {
     },
 }
 
-/// A PL011 serial port.
+/// What a serial port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UartKind {
+    /// Arm's PL011.
+    Pl011,
+    /// The Raspberry Pi's mini UART.
+    Mini,
+}
+
+/// A serial port.
+#[derive(Clone, Copy, Debug)]
 pub struct Uart {
+    /// What it is.
+    pub kind: UartKind,
     /// Its registers.
     pub registers: Region,
     /// Its INTID, if it can interrupt.
     pub interrupt: Option<u32>,
+    /// How fast its clock runs, where the tree says it.
+    pub clock_hz: Option<u32>,
+    /// The pins it wants, where the tree names them.
+    pub pins: Table<Pin, 8>,
+}
+
+/// A pin of a Raspberry Pi, and what it is to be connected to, in the numbers of its GPIO controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pin {
+    /// Which pin.
+    pub number: u8,
+    /// Its function.
+    pub function: u8,
+    /// Its pull resistor: 0 none, 1 up, 2 down.
+    pub pull: Option<u8>,
+}
+
+/// A light that a pin switches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// Which pin.
+    pub number: u8,
+    /// Whether it is lit when the pin is low.
+    pub active_low: bool,
 }
 
 /// Everything the kernel wants to know of its machine.
@@ -111,7 +147,7 @@ pub struct Platform<'t> {
     pub initrd: Option<Region>,
     /// The interrupt controller.
     pub gic: Gic,
-    /// The console: the port of `stdout-path`, else the first PL011.
+    /// The console: the port of `stdout-path`, else the first port there is.
     pub uart: Option<Uart>,
     /// The INTID of the EL1 virtual timer, for the scheduler.
     pub timer_interrupt: u32,
@@ -119,6 +155,12 @@ pub struct Platform<'t> {
     pub watchdog_interrupt: u32,
     /// The registers of a Raspberry Pi's power manager.
     pub power_manager: Option<Region>,
+    /// Those of its pins.
+    pub gpio: Option<Region>,
+    /// Those of its mailbox to the VideoCore.
+    pub mailbox: Option<Region>,
+    /// Its activity LED.
+    pub led: Option<Led>,
     /// How to call PSCI, if there is one.
     pub psci: Option<Conduit>,
     /// How many CPUs [`Platform::cpus`] yields.

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use dtoolkit::fdt::Fdt;
 use lazuli::cmdline::{Error as LineError, Line, join};
-use lazuli::platform::{self, Cpu, Enable, Error, Gic, Platform, Region, Uart};
+use lazuli::platform::{self, Cpu, Enable, Error, Gic, Led, Pin, Platform, Region, UartKind};
 use lazuli::{kernel_tests, percpu};
 
 #[path = "common/tree.rs"]
@@ -61,7 +61,7 @@ fn this_machine_is_understood() -> Result<(), String> {
     let platform = platform::get();
     let machine = if platform.model.starts_with("Raspberry Pi 4") { RPI4 } else { VIRT };
     expect("RAM", platform.ram[0].base, machine.ram)?;
-    let uart = platform.uart.map(|uart| (uart.registers.base, uart.interrupt));
+    let uart = platform.uart.as_ref().map(|uart| (uart.registers.base, uart.interrupt));
     expect("serial port", uart, Some((machine.uart.0, Some(machine.uart.1))))?;
     expect("timers", (platform.timer_interrupt, platform.watchdog_interrupt), (27, 30))?;
     let distributor = match &platform.gic {
@@ -123,6 +123,10 @@ fn board() -> Tree {
         .node("timer", |timer| {
             timer.text("compatible", "arm,armv8-timer").numbers("interrupts", &[1, 13, 8, 1, 14, 8, 1, 11, 8, 1, 10, 8])
         })
+        .node("clock", |clock| clock.numbers("clock-frequency", &[48_000_000]).numbers("phandle", &[7]))
+        .node("leds", |leds| {
+            leds.text("compatible", "gpio-leds").node("led-act", |led| led.numbers("gpios", &[9, 42, 1]))
+        })
         .node("soc", |soc| {
             soc.cells(1, 1)
                 .numbers("ranges", &[0x7e00_0000, 0, 0xfe00_0000, 0x180_0000, 0x4000_0000, 0, 0xff80_0000, 0x80_0000])
@@ -131,12 +135,22 @@ fn board() -> Tree {
                         .text("compatible", "brcm,bcm2835-pm-wdt")
                         .numbers("reg", &[0x7e10_0000, 0x114, 0x7e00_a000, 0x24])
                 })
+                .node("gpio@7e200000", |gpio| {
+                    gpio.text("compatible", "brcm,bcm2711-gpio").numbers("phandle", &[9]).node("pins", |pins| {
+                        pins.numbers("phandle", &[8])
+                            .numbers("brcm,pins", &[14, 15])
+                            .numbers("brcm,function", &[4])
+                            .numbers("brcm,pull", &[0, 2])
+                    })
+                })
                 .node("serial@7e201400", |port| {
                     port.text("compatible", "arm,pl011").numbers("reg", &[0x7e20_1400, 0x200])
                 })
                 .node("serial@7e201000", |port| {
                     port.text("compatible", "arm,pl011")
                         .numbers("reg", &[0x7e20_1000, 0x200])
+                        .numbers("clocks", &[7])
+                        .numbers("pinctrl-0", &[8])
                         .numbers("interrupts", &[0, 121, 4])
                 })
                 .node("interrupt-controller@40041000", |gic| {
@@ -155,8 +169,12 @@ fn a_board_with_buses_and_spin_tables_is_understood() -> Result<(), String> {
     let reserved = alloc::vec![region(0, 0x1000), region(0x1000_0000, 0x2000), region(0x800_0000, 0x3000)];
     expect("reserved", platform.reserved.to_vec(), reserved)?;
     expect("initrd", platform.initrd, Some(region(0x0800_0123, 0x1ede)))?;
-    let uart = Uart { registers: region(0xfe20_1000, 0x200), interrupt: Some(153) };
-    expect("serial port", platform.uart, Some(uart))?;
+    let uart = platform.uart.as_ref().ok_or("no serial port")?;
+    expect("serial port", (uart.kind, uart.registers), (UartKind::Pl011, region(0xfe20_1000, 0x200)))?;
+    expect("its interrupt and clock", (uart.interrupt, uart.clock_hz), (Some(153), Some(48_000_000)))?;
+    let pin = |number, pull| Pin { number, function: 4, pull: Some(pull) };
+    expect("its pins", uart.pins.to_vec(), alloc::vec![pin(14, 0), pin(15, 1)])?;
+    expect("LED", platform.led, Some(Led { number: 42, active_low: true }))?;
     expect("power manager", platform.power_manager, Some(region(0xfe10_0000, 0x114)))?;
     expect("timer", platform.timer_interrupt, 27)?;
     let Gic::V2 { distributor, cpu_interface } = platform.gic else { return Err("no GICv2".into()) };

@@ -27,7 +27,7 @@ const LOOPBACK: u32 = 1 << 7;
 /// Makes the port hear these bytes, one at a time: it need not have a FIFO. QEMU prints them too.
 fn feed(bytes: &[u8]) {
     static REGISTERS: spin::once::Once<usize, sync::Relax> = spin::once::Once::new();
-    let uart = platform::get().uart.expect("a console");
+    let uart = platform::get().uart.as_ref().expect("a console");
     let base = *REGISTERS.call_once(|| mmu::map_device(uart.registers.base, uart.registers.len) as usize);
     let register = |offset: usize| (base + offset) as *mut u32;
     // SAFETY: a PL011's registers are mapped there for good.

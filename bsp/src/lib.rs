@@ -19,6 +19,8 @@ pub struct Board {
     pub image: Range<u64>,
     /// The physical address of a PL011 that works from the first instruction.
     pub early_console: u64,
+    /// The clock of it, in Hz, should it be off after all.
+    pub early_console_clock: u32,
 }
 
 /// The boards that are promised to work.

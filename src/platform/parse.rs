@@ -6,7 +6,7 @@ use mm::MAX_CPUS;
 
 use super::memory::push;
 use super::tree::{self, Place};
-use super::{Conduit, Cpu, Enable, Error, Gic, MPIDR_AFFINITY, Platform, Region, Table, Uart, memory};
+use super::{Conduit, Cpu, Enable, Error, Gic, MPIDR_AFFINITY, Platform, Region, Table, devices, memory};
 
 impl<'t> Platform<'t> {
     /// Reads a whole tree.
@@ -20,10 +20,13 @@ impl<'t> Platform<'t> {
             reserved: Table::new(),
             initrd: initrd(tree)?,
             gic,
-            uart: uart(tree, interrupt_cells),
+            uart: devices::uart(tree, interrupt_cells),
             timer_interrupt: timer_interrupt(tree, 2, interrupt_cells)?,
             watchdog_interrupt: timer_interrupt(tree, 1, interrupt_cells)?,
-            power_manager: power_manager(tree),
+            power_manager: devices::registers(tree, &["brcm,bcm2711-pm", "brcm,bcm2835-pm-wdt"]),
+            gpio: devices::registers(tree, &["brcm,bcm2711-gpio"]),
+            mailbox: devices::registers(tree, &["brcm,bcm2835-mbox"]),
+            led: devices::led(tree),
             psci,
             cpu_count: 0,
         };
@@ -84,13 +87,6 @@ fn psci(tree: Fdt<'_>) -> Result<Option<Conduit>, Error> {
     .transpose()
 }
 
-/// The first region of the Raspberry Pi's power manager, whose other regions are of no use here.
-fn power_manager(tree: Fdt<'_>) -> Option<Region> {
-    tree::search(tree, &mut |place| {
-        tree::is_any_of(&place.node, &["brcm,bcm2711-pm", "brcm,bcm2835-pm-wdt"]).then(|| place.region(0))?
-    })
-}
-
 fn cpu_nodes(tree: Fdt<'_>) -> impl Iterator<Item = FdtNode<'_>> {
     let cpus = tree.find_node("/cpus");
     cpus.into_iter().flat_map(|cpus| cpus.children()).filter(|node| {
@@ -148,26 +144,6 @@ fn gic_v3(place: &Place<'_, '_>) -> Result<Gic, Error> {
 fn gic_v2(place: &Place<'_, '_>) -> Result<Gic, Error> {
     let region = |index| place.region(index).ok_or(Error::bad("the interrupt controller", "reg"));
     Ok(Gic::V2 { distributor: region(0)?, cpu_interface: region(1)? })
-}
-
-/// The port of `/chosen/stdout-path` if it is a PL011, else the first PL011.
-fn uart(tree: Fdt<'_>, interrupt_cells: usize) -> Option<Uart> {
-    let mut pl011 = |place: &Place<'_, '_>| {
-        tree::is_any_of(&place.node, &["arm,pl011"]).then_some(())?;
-        let interrupt = place.interrupt(0, interrupt_cells);
-        Some(Uart { registers: place.region(0)?, interrupt })
-    };
-    stdout_path(tree).and_then(|path| tree::at_path(tree, path, &mut pl011)).or_else(|| tree::search(tree, &mut pl011))
-}
-
-/// `stdout-path` without its `:options`, its alias resolved.
-fn stdout_path(tree: Fdt<'_>) -> Option<&str> {
-    let stdout = tree::string(&tree.find_node("/chosen")?, "stdout-path")?;
-    let name = stdout.split(':').next()?;
-    if name.starts_with('/') {
-        return Some(name);
-    }
-    tree::string(&tree.find_node("/aliases")?, name)
 }
 
 /// An interrupt of the timer node, in its order: secure and other physical, virtual, hypervisor.

@@ -1,6 +1,6 @@
 //! One boot: starts QEMU, follows its console, ends it when it hangs, returns the kernel's verdict.
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
@@ -58,6 +58,13 @@ impl Outcome {
     }
 }
 
+/// What somebody types on the console, once it has said something.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Typing {
+    pub(crate) after: &'static str,
+    pub(crate) text: &'static str,
+}
+
 /// Boots `machine` and waits for its end, at most `limit`. Each piece of console goes to `sink` as it comes.
 pub(crate) fn boot(
     machine: &Machine,
@@ -79,7 +86,12 @@ pub(crate) fn boot_until(
     sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<Outcome> {
     // A terminal may type to the guest. Anything else (a CI job, a pipe) must not end it by its own end.
-    let input = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
+    let mut typing = machine.typing;
+    let input = match typing {
+        Some(_) => Stdio::piped(),
+        None if std::io::stdin().is_terminal() => Stdio::inherit(),
+        None => Stdio::null(),
+    };
     let mut command = machine.command();
     let start = Instant::now();
     let mut child = command
@@ -100,6 +112,11 @@ pub(crate) fn boot_until(
                 let bytes = annotator.feed(&bytes);
                 let enough = sink(&bytes).is_break();
                 log.extend(bytes);
+                if let Some(now) = typing.take_if(|typing| contains(&log, typing.after.as_bytes()))
+                    && let Some(keyboard) = &mut child.stdin
+                {
+                    keyboard.write_all(now.text.as_bytes()).context("QEMU takes no input")?;
+                }
                 if enough {
                     break Some(ENOUGH);
                 }
@@ -113,6 +130,10 @@ pub(crate) fn boot_until(
     }
     let status = verdict(child.wait().context("cannot wait for QEMU")?, ended_by_us);
     Ok(Outcome { status, console: String::from_utf8_lossy(&log).into_owned(), elapsed: start.elapsed() })
+}
+
+fn contains(log: &[u8], text: &[u8]) -> bool {
+    log.windows(text.len()).any(|window| window == text)
 }
 
 /// Both output streams of QEMU in one channel, which closes when QEMU has closed both.

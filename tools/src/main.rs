@@ -12,6 +12,7 @@ mod guest;
 mod image;
 mod job;
 mod loader;
+mod on_boards;
 mod pairwise;
 mod qemu;
 mod report;

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::board::Board;
+use crate::guest::Typing;
 use crate::image;
 
 const PROGRAM: &str = "qemu-system-aarch64";
@@ -44,6 +45,12 @@ pub(crate) struct Machine {
     /// Enter at EL2 instead of EL1
     #[arg(long)]
     pub(crate) virtualization: bool,
+    /// The console is the board's second serial port
+    #[arg(long)]
+    pub(crate) second_port: bool,
+    /// What is typed on the console
+    #[arg(skip)]
+    pub(crate) typing: Option<Typing>,
     /// Let the run end as on hardware: by switching the machine off, without an exit status
     #[arg(long)]
     pub(crate) hardware_end: bool,
@@ -80,6 +87,8 @@ impl Machine {
             gic: 3,
             cpu: "cortex-a72".to_owned(),
             virtualization: false,
+            second_port: false,
+            typing: None,
             hardware_end: false,
             icount: false,
             scheme: None,
@@ -114,7 +123,8 @@ impl Machine {
         if self.board == Board::Virt || self.tree().is_some() {
             words.extend(["-append".to_owned(), self.append()]);
         }
-        let mut fixed = vec!["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot"];
+        let mut fixed = if self.second_port { vec!["-serial", "null"] } else { Vec::new() };
+        fixed.extend(["-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none", "-no-reboot"]);
         if !self.hardware_end {
             fixed.extend(["-semihosting-config", "enable=on,target=native"]);
         }

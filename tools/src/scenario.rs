@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::board::Board;
 use crate::broken;
 use crate::cpio::Archive;
 use crate::image;
@@ -168,39 +167,6 @@ impl Parts {
         self.save(name, &archive.bytes())
     }
 
-    /// The boots of kernel and program as one file; on the Raspberry Pi 4 it holds the tree, too.
-    pub(crate) fn bundles(&self) -> Result<Vec<Job>> {
-        let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        let archive = read(&self.archive("good", &self.program()?)?)?;
-        let job = |name: &str, line: &str, tree: &[u8]| -> Result<Job> {
-            let image = image::bundle(&read(&self.kernel)?, &archive, line, tree)?;
-            let job = self.job(name, None, "", Expect::End(0, owned(&["hello"])));
-            let machine = Machine { kernel: self.save(&format!("{name}.img"), &image)?, ..job.machine };
-            Ok(Job { machine, ..job })
-        };
-        let mut on_rpi4 = job("bundle-rpi4", "exit=semihosting init=/app", &read(Path::new(qemu::RPI4_TREE))?)?;
-        on_rpi4.machine.board = Board::Rpi4;
-        on_rpi4.machine.tree = Some(PathBuf::new());
-        Ok(vec![job("bundle", "init=/app", b"")?, on_rpi4])
-    }
-
-    /// Boots that end as they do on hardware: by PSCI, and on the Raspberry Pi 4 by its power manager. If the machine
-    /// stays on, they hang.
-    pub(crate) fn hardware_ends(&self) -> Result<Vec<Job>> {
-        let archive = self.archive("good", &self.program()?)?;
-        let end = |board: Board, words: &str, says: &[&str]| {
-            let job =
-                self.job(&format!("end-{}", board.name()), Some(archive.clone()), words, Expect::End(0, owned(says)));
-            Job { machine: Machine { board, hardware_end: true, ..job.machine }, ..job }
-        };
-        let mut jobs: Vec<_> =
-            Board::ALL.into_iter().map(|board| end(board, "init=/app", &["hello", "exit status 0"])).collect();
-        let mut restart = end(Board::Rpi4, "init=/nowhere exit=restart", &["/nowhere", "exit status 1"]);
-        restart.name = "end-rpi4-restart".to_owned();
-        jobs.push(restart);
-        Ok(jobs)
-    }
-
     /// Boots that must be refused.
     pub(crate) fn refusals(&self) -> Result<Vec<Job>> {
         let good = self.program()?;
@@ -281,22 +247,22 @@ impl Parts {
         self.job(&format!("refuse-{name}"), initrd, cmdline, Expect::Refusal(says))
     }
 
-    fn job(&self, name: &str, initrd: Option<PathBuf>, cmdline: &str, expect: Expect) -> Job {
+    pub(crate) fn job(&self, name: &str, initrd: Option<PathBuf>, cmdline: &str, expect: Expect) -> Job {
         let machine = Machine { initrd, cmdline: cmdline.to_owned(), ..Machine::of(self.kernel.clone()) };
         Job { name: name.to_owned(), machine, elf: self.elf.clone(), timeout_s: 20, expect }
     }
 
-    fn program(&self) -> Result<Vec<u8>> {
+    pub(crate) fn program(&self) -> Result<Vec<u8>> {
         fs::read(&self.program).with_context(|| format!("cannot read {}", self.program.display()))
     }
 
-    fn archive(&self, name: &str, program: &[u8]) -> Result<PathBuf> {
+    pub(crate) fn archive(&self, name: &str, program: &[u8]) -> Result<PathBuf> {
         let mut archive = Archive::default();
         archive.add_program("/app", program.to_vec());
         self.save(&format!("{name}.cpio"), &archive.bytes())
     }
 
-    fn save(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    pub(crate) fn save(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.folder.join(name);
         let context = || format!("cannot write {}", path.display());
         fs::create_dir_all(Path::new(&self.folder)).with_context(context)?;
@@ -305,6 +271,6 @@ impl Parts {
     }
 }
 
-fn owned(texts: &[&str]) -> Vec<String> {
+pub(crate) fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }

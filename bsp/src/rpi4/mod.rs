@@ -2,5 +2,10 @@
 
 use crate::Board;
 
-/// The board. RAM begins at 0 and the firmware loads low.
-pub const BOARD: Board = Board { name: "Raspberry Pi 4", image: 0..0x4000_0000, early_console: 0xfe20_1000 };
+/// The board. RAM begins at 0 and the firmware loads low; unless told otherwise it sets the PL011's clock to 48 MHz.
+pub const BOARD: Board = Board {
+    name: "Raspberry Pi 4",
+    image: 0..0x4000_0000,
+    early_console: 0xfe20_1000,
+    early_console_clock: 48_000_000,
+};
