@@ -1,6 +1,7 @@
 //! ASIDs on target: rollover while CPUs are lazy, and invalidations that must reach them.
 //!
 //! Meant for few ASIDs (`asid_bits=4`); with more, a rollover is too far away and those tests say that they skip.
+//@ scheme: every
 #![no_std]
 #![no_main]
 

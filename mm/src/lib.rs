@@ -58,7 +58,7 @@ pub mod system;
 pub mod table;
 
 pub use addr::{Asid, CpuId, Frame, PAGE_SIZE, Page, PageRange, PhysAddr, Ttbr, USER_END};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Target};
 pub use cpumask::{CpuMask, CpuSet, MAX_CPUS};
 pub use flush::FlushMode;
 pub use handle::{MmRef, MmUser};

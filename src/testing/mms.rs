@@ -40,6 +40,34 @@ pub fn scheme() -> Scheme {
     Kernel::system().config.scheme
 }
 
+/// Whether a CPU stays lazy on what its last task gave up. It does not under `eager` and with `lazy_tlb.exit=init`.
+pub fn lazy_after_exit() -> bool {
+    scheme() != Scheme::Eager && !Kernel::system().config.unlazy_at_exit
+}
+
+/// Whether a last drop interrupts lazy CPUs at once.
+pub fn shoots_at_the_drop() -> bool {
+    scheme() == Scheme::Shootdown && Kernel::system().config.batch == 0
+}
+
+/// Whether a last drop frees at once what nobody but lazy CPUs had loaded: because it makes them leave, or because there
+/// are none. Where lazies are counted, a lazy CPU holds the last reference; where they are handed the dead address space,
+/// it stays tagged in their slots; and a batch or an epoch takes its time whoever is lazy.
+pub fn frees_at_the_drop() -> bool {
+    match scheme() {
+        Scheme::Shootdown => shoots_at_the_drop(),
+        Scheme::Refcount | Scheme::Handoff => !lazy_after_exit(),
+        Scheme::Qsbr => false,
+        Scheme::Eager => true,
+    }
+}
+
+/// Whether a CPU may leave what it is lazy on though nobody asks it to: when it idles for long (`qsbr`), or after a while
+/// that a test may take (`lazy_tlb.shoot_after=`).
+pub fn leaves_unasked() -> bool {
+    scheme() == Scheme::Qsbr || Kernel::system().config.shoot_after.is_some()
+}
+
 /// The online CPU that tests use as "another one": 1, or 0 on a machine with one CPU.
 pub fn other_cpu() -> usize {
     percpu::count().min(2) - 1
@@ -157,7 +185,8 @@ pub fn sleep(ns: u64) {
 /// # Errors
 /// If it takes too long.
 pub fn settle() -> Outcome {
-    let allowed = if scheme() == Scheme::Handoff { percpu::count() as u64 } else { 0 };
+    let stays = scheme() == Scheme::Handoff && !leaves_unasked();
+    let allowed = if stays { percpu::count() as u64 } else { 0 };
     until("all dead address spaces are freed", || Kernel::system().dead.now() <= allowed)
 }
 
