@@ -69,7 +69,8 @@ fn t01_idle_and_back_costs_no_switch() -> Outcome {
         leave_mm();
     });
     join(&thread)?;
-    let [writes, away, grabs, drops, unlazied, word] = [0, 1, 2, 3, 4, 5].map(|index| SEEN[index].load(Ordering::Relaxed));
+    let [writes, away, grabs, drops, unlazied, word] =
+        [0, 1, 2, 3, 4, 5].map(|index| SEEN[index].load(Ordering::Relaxed));
     expect!(away >= ROUNDS, true, "{away} switches to the kernel side in {ROUNDS} sleeps");
     let (wanted_writes, wanted_counts) = match scheme() {
         Scheme::Refcount => (0, away),
@@ -99,11 +100,7 @@ fn t02_another_task_costs_one_switch() -> Outcome {
     expect!(WRITES.load(Ordering::Relaxed) - before, 1, "TTBR0 writes from lazy on A to B");
     // All users of A hold one reference between them; the lazy CPU held one more where they are counted.
     let counted = scheme() == Scheme::Refcount && lazy_after_exit();
-    expect!(
-        (lazy_on_a, a.count()),
-        (1 + u32::from(counted), 1),
-        "mm_count of A, before and after"
-    );
+    expect!((lazy_on_a, a.count()), (1 + u32::from(counted), 1), "mm_count of A, before and after");
     Ok(())
 }
 
@@ -117,7 +114,11 @@ fn t03_kernel_threads_pass_laziness_on() -> Outcome {
         join(&spawn(cpu, None, || {}))?;
     }
     if !leaves_unasked() {
-        expect!(counters.map(|counter| count_on(cpu, counter)), before, "writes, grabs and drops between kernel threads");
+        expect!(
+            counters.map(|counter| count_on(cpu, counter)),
+            before,
+            "writes, grabs and drops between kernel threads"
+        );
         expect!(is_loaded(cpu, &mm), lazy_after_exit(), "the last kernel thread's CPU is still lazy");
     }
     Ok(())

@@ -13,6 +13,7 @@ mod image;
 mod job;
 mod loader;
 mod on_boards;
+mod options;
 mod pairwise;
 mod qemu;
 mod report;

@@ -5,6 +5,7 @@
 //! ```text
 //! //@ smp: 2 4          only on these numbers of CPUs; likewise board, gic, scheme, cpu, el
 //! //@ board: standin    on no board of the matrix, but by the stand-in firmware; see `careful`
+//! //@ scheme: every      not the five schemes alone, but also with their modifiers
 //! //@ mode: icount      counts instructions; the default, parallel, runs each CPU as a thread of its own
 //! //@ timeout: 120      seconds for one boot
 //! //@ append: asid_bits=4
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::board::Board;
+use crate::options;
 use crate::pairwise;
 use crate::qemu::Machine;
 
@@ -25,7 +27,25 @@ const AXES: [(&str, &[&str]); 6] = [
     ("board", &["virt", "rpi4"]),
     ("smp", &["1", "2", "4", "8"]),
     ("gic", &["2", "3"]),
-    ("scheme", &["refcount", "shootdown", "handoff", "eager"]),
+    (
+        "scheme",
+        &[
+            "refcount",
+            "shootdown",
+            "handoff",
+            "qsbr",
+            "eager",
+            "refcount+exit",
+            "shootdown+exit",
+            "shootdown+slot",
+            "shootdown+trim",
+            "shootdown+slot+trim",
+            "shootdown+batch4",
+            "handoff+exit",
+            "handoff+after5",
+            "qsbr+exit",
+        ],
+    ),
     ("cpu", &["cortex-a72", "max"]),
     ("el", &["1", "2"]),
 ];
@@ -35,6 +55,10 @@ const TAKE_TURNS: usize = 2;
 const RPI4: [Option<&str>; AXES.len()] = [Some("rpi4"), Some("4"), Some("2"), None, Some("cortex-a72"), Some("2")];
 /// A value of the first axis that no boot has.
 const STANDIN: &str = "standin";
+/// Places in it.
+const SCHEME: usize = 3;
+const CPU: usize = 4;
+const EL: usize = 5;
 /// More virtual CPUs than this as parallel threads would starve one another on a small host.
 const MOST_PARALLEL: u32 = 4;
 
@@ -51,7 +75,9 @@ pub(crate) struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { only: Default::default(), icount: false, timeout_s: 60, append: String::new(), args: String::new() }
+        let mut only: [Vec<String>; AXES.len()] = Default::default();
+        only[SCHEME] = options::SCHEMES.iter().map(|&scheme| scheme.to_owned()).collect();
+        Self { only, icount: false, timeout_s: 60, append: String::new(), args: String::new() }
     }
 }
 
@@ -68,6 +94,10 @@ impl Rules {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        if (key, value) == ("scheme", "every") {
+            self.only[SCHEME].clear();
+            return Ok(());
+        }
         if let Some(axis) = AXES.iter().position(|(name, _)| *name == key) {
             let known = AXES[axis].1;
             self.only[axis] = value.split_whitespace().map(str::to_owned).collect();
@@ -156,10 +186,15 @@ impl Cell {
         Board::ALL[self.0[1]]
     }
 
-    /// Whether the board can be such a machine.
+    /// Whether the board can be such a machine. The modifiers of a scheme, which know nothing of exception levels and CPU
+    /// features, are tried on one kind of CPU.
     fn exists(&self) -> bool {
         let fits = |axis: usize| RPI4[axis].is_none_or(|value| value == self.value(axis));
-        self.board() == Board::Virt || (0..AXES.len()).all(fits)
+        let plain = !self.value(SCHEME).contains('+');
+        match self.board() {
+            Board::Virt => plain || self.value(CPU) == "cortex-a72" && self.value(EL) == "1",
+            Board::Rpi4 => (0..AXES.len()).all(fits),
+        }
     }
 
     /// Such as `ipi-smp4-gic3-shootdown-cortex-a72-el1`, or `ipi-rpi4-shootdown`.
@@ -177,6 +212,7 @@ impl Cell {
         let suite = self.suite(suites);
         let [_, smp, gic, scheme, cpu, el] = std::array::from_fn(|axis| self.value(axis));
         let smp = smp.parse()?;
+        let (scheme, modifiers) = options::of(scheme)?;
         Ok(Machine {
             initrd: suite.initrd.clone(),
             board: self.board(),
@@ -185,8 +221,8 @@ impl Cell {
             cpu: cpu.to_owned(),
             virtualization: el == "2",
             icount: suite.rules.icount || smp > MOST_PARALLEL,
-            scheme: Some(scheme.to_owned()),
-            cmdline: suite.rules.append.clone(),
+            scheme: Some(scheme),
+            cmdline: format!("{modifiers} {}", suite.rules.append).trim().to_owned(),
             init: suite.init.clone(),
             args: suite.rules.args.clone(),
             ..Machine::of(suite.kernel.clone())
@@ -235,7 +271,23 @@ mod tests {
     fn the_full_product_honours_each_suites_rules() {
         let suites = [suite("a", ""), suite("b", "//@ smp: 1\n//@ scheme: eager shootdown\n")];
         let cells = all_cells(&suites);
-        assert_eq!(cells.len(), (4 * 2 * 4 * 2 * 2 + 4) + 2 * 2 * 2 * 2);
+        assert_eq!(cells.len(), (4 * 2 * 5 * 2 * 2 + 5) + 2 * 2 * 2 * 2);
+    }
+
+    #[test]
+    fn modifiers_are_tried_where_a_suite_asks_for_them() {
+        let suites = [suite("a", "//@ scheme: every"), suite("b", "")];
+        let cells = all_cells(&suites);
+        let modified: Vec<_> = cells.iter().filter(|cell| cell.name(&suites).contains('+')).collect();
+        assert_eq!(
+            modified.len(),
+            9 * (4 * 2 + 1),
+            "on each number of CPUs with each interrupt controller, and on the Pi"
+        );
+        assert!(modified.iter().all(|cell| cell.suite(&suites).name == "a"));
+        let slot = modified.iter().find(|cell| cell.name(&suites).contains("-shootdown+slot-")).unwrap();
+        let line = slot.machine(&suites).unwrap().append();
+        assert!(line.contains("lazy_tlb=shootdown") && line.contains("lazy_tlb.target=slot"), "{line}");
     }
 
     #[test]
@@ -268,7 +320,7 @@ mod tests {
             assert!(names.iter().any(met), "{suite} with {part}: {names:?}");
         }
         let on_rpi4: Vec<_> = names.iter().filter(|name| name.contains("rpi4")).collect();
-        assert_eq!(on_rpi4, ["a-rpi4-refcount", "c-rpi4-handoff", "d-rpi4-eager"]);
+        assert_eq!(on_rpi4, ["a-rpi4-refcount", "c-rpi4-handoff", "d-rpi4-qsbr"]);
         assert!(!names.iter().any(|name| name.starts_with("b-smp4") || name.starts_with("b-smp8")));
     }
 
@@ -296,7 +348,10 @@ mod tests {
         let suites = [suite("ipi", ""), suite("one-cpu", "//@ smp: 1"), suite("virt-only", "//@ board: virt")];
         let cells: Vec<_> = all_cells(&suites).into_iter().filter(|cell| cell.board() == Board::Rpi4).collect();
         let names: Vec<_> = cells.iter().map(|cell| cell.name(&suites)).collect();
-        assert_eq!(names, ["refcount", "shootdown", "handoff", "eager"].map(|scheme| format!("ipi-rpi4-{scheme}")));
+        assert_eq!(
+            names,
+            ["refcount", "shootdown", "handoff", "qsbr", "eager"].map(|scheme| format!("ipi-rpi4-{scheme}"))
+        );
         assert_eq!(cells[0].machine(&suites).unwrap().board, Board::Rpi4);
     }
 
