@@ -142,6 +142,13 @@ impl Machine for Kernel {
         reaper::wake_at(time);
     }
 
+    fn out_of_frames() {
+        // Before there is a system, nothing has died.
+        if let Some(system) = SYSTEM.get() {
+            system.free_all_dead();
+        }
+    }
+
     fn now_ns() -> u64 {
         timer::now_ns()
     }

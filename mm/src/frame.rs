@@ -73,6 +73,14 @@ impl<M: Machine> FrameAllocator<M> {
     }
 
     fn take(&self, word: u32) -> Option<Frame> {
+        self.take_free(word).or_else(|| {
+            // Dead `Mm`s may wait for company or for time: now there is neither.
+            M::out_of_frames();
+            self.take_free(word)
+        })
+    }
+
+    fn take_free(&self, word: u32) -> Option<Frame> {
         let mut pool = self.pool.lock();
         let recycled = pool.recycled.pop(self.info);
         let index = recycled.or_else(|| pool.fresh.iter_mut().find_map(Range::next))?;

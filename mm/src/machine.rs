@@ -207,6 +207,10 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// not called before. In nanoseconds, as [`Machine::now_ns`].
     fn wake_reaper_at(time: u64);
 
+    /// No frame is left: give back what can be given back at once. Interrupts are on; `mm` locks may be
+    /// held. What [`System::free_all_dead`] frees is among it.
+    fn out_of_frames();
+
     /// Monotonic time in nanoseconds.
     fn now_ns() -> u64;
 

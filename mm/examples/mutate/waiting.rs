@@ -62,6 +62,10 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         edits: &[("lazy/waiting.rs", "(number < self.limit)", "(number <= self.limit)")],
     },
     Mutation {
+        name: "let those who wait keep the last frames",
+        edits: &[("frame.rs", "            M::out_of_frames();\n", "")],
+    },
+    Mutation {
         name: "never look at the time (batch)",
         edits: &[("lazy/batch.rs", "=> M::wake_reaper_at(M::now_ns() + LONGEST_WAIT),", "=> {}")],
     },

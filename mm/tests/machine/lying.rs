@@ -131,6 +131,10 @@ impl Machine for Lying {
         state.reaper_due = Some(state.reaper_due.map_or(time, |due| due.min(time)));
     }
 
+    fn out_of_frames() {
+        world().system().free_all_dead();
+    }
+
     fn now_ns() -> u64 {
         world().lock().now_ns()
     }

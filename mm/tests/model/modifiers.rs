@@ -141,6 +141,26 @@ fn t21_a_batch_does_not_wait_for_ever() {
     }
 }
 
+/// T21: want of memory does not wait for a batch to fill, for an epoch to pass, nor for a CPU to leave.
+#[test]
+fn t21_want_of_memory_frees_who_waits() {
+    for line in ["lazy_tlb=shootdown lazy_tlb.batch=64", "lazy_tlb=qsbr", "lazy_tlb=handoff lazy_tlb.shoot_after=60000"]
+    {
+        for seed in 0..4 {
+            let mut setup = Setup::new(2, Scheme::Refcount, seed).options(line).slow();
+            // The one of `init_mm`, and eight more.
+            setup.frames = 9;
+            let d = Director::new(setup);
+            for _ in 0..50 {
+                let user = d.create();
+                d.make_lazy(1, &user);
+                d.on(0, move || kernel::put(user));
+            }
+            d.finish();
+        }
+    }
+}
+
 /// A batch is taken off its list; before its CPUs are asked, one of them leaves, and another becomes
 /// lazy on an `Mm` that dies in the next batch.
 #[test]

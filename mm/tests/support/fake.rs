@@ -150,6 +150,8 @@ impl Machine for Fake {
 
     fn wake_reaper_at(_: u64) {}
 
+    fn out_of_frames() {}
+
     fn now_ns() -> u64 {
         0
     }
