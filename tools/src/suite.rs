@@ -296,7 +296,7 @@ mod tests {
         let cells = full_cells(&suites);
         let on_virt =
             |name: &str| cells.iter().filter(|c| c.board() == Board::Virt && c.suite(&suites).name == name).count();
-        let schemes = AXES[3].1.len();
+        let schemes = options::SCHEMES.len();
         assert_eq!([on_virt("a"), on_virt("b")], [4 * 2 * schemes, 2 * schemes]);
         for every in all_cells(&suites) {
             for (low, high) in (0..every.0.len()).flat_map(|low| (low + 1..every.0.len()).map(move |high| (low, high)))
