@@ -5,9 +5,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use aarch64_cpu::asm::{self, barrier};
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0, Readable};
-use mm::{CpuId, System};
+use mm::{CpuId, Sequence, System};
 
-use crate::arch::{boot, timer};
+use crate::arch::{boot, timer, tlbi};
 use crate::drivers::{gic, power};
 pub use crate::ipi::online;
 use crate::machine::Kernel;
@@ -107,6 +107,9 @@ fn patiently(is_so: impl Fn() -> bool) -> bool {
 pub fn go_online() {
     sched::open_cpu();
     ipi::go_online();
+    // Masks may hold this CPU's bit from before it left. They count again from here on, and whoever clears an entry and
+    // does not see that must be sure that no walk of this CPU finds the old one.
+    tlbi::run(Sequence::PublishHolder, 0);
 }
 
 /// Where every other CPU arrives from the boot code, on its own stack, with interrupts masked: when it is first

@@ -4,8 +4,13 @@
 //! |------------------|------------|------------|---------------------------------|
 //! | [`IrqGuard`]     | masked     | impossible | no                              |
 //! | [`IrqLock`]      | masked     | impossible | no                              |
-//! | [`PreemptGuard`] | as before  | off        | no                              |
-//! | [`SpinLock`]     | on         | off        | no                              |
+//! | [`PreemptGuard`] | as before  | off        | for IPIs, if interrupts are on  |
+//! | [`SpinLock`]     | on         | off        | for IPIs                        |
+//!
+//! A page fault of a copy to or from a program, and whatever else changes page tables, may wait for other CPUs to
+//! invalidate (`tlbi=ipi`, `tlbi=auto`), also under a [`SpinLock`]: those who spin for that lock have interrupts on and
+//! answer. Nobody waits with interrupts masked: `ipi::on_each_cpu_mask` refuses it, and a copy that faults with interrupts
+//! masked fails instead of waiting. What takes longer, a final drop, waits only where [`may_wait`] says so.
 //!
 //! First come is not first served. A ticket lock would go to the CPU that has waited longest, and an emulator or a
 //! hypervisor may have taken just that one off its host CPU: all others then wait for the host's scheduler.

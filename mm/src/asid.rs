@@ -37,7 +37,8 @@ impl Context {
         Self(AtomicU64::new(0))
     }
 
-    /// The number that entries of this `Mm` may be cached under, or `None` if it never ran.
+    /// The number that entries of this `Mm` may be used under, or `None` if it never ran or its
+    /// number was retired.
     ///
     /// A flusher reads it *after* its [`Sequence::PublishEntries`], never before.
     pub fn asid(&self) -> Option<Asid> {
@@ -46,6 +47,13 @@ impl Context {
             0 => None,
             context => Some(number(context)),
         }
+    }
+
+    /// The ASID is the `Mm`'s no more, and nobody's until the generation ends. The `Mm` has no users,
+    /// and no CPU has it loaded.
+    pub(crate) fn retire(&self) {
+        // Relaxed: nobody takes or flushes it any more; who looks later was ordered by the last drop.
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 

@@ -231,6 +231,11 @@ impl Config {
         Ok(())
     }
 
+    /// Whether each final drop asks all CPUs of `mm_cpumask`.
+    pub(crate) fn shoots_each(&self) -> bool {
+        self.scheme == Scheme::Shootdown && self.target == Target::Mask && self.batch == 0
+    }
+
     /// Whether the options mean something together. [`System::new`](crate::System::new) asks.
     ///
     /// # Errors
@@ -243,6 +248,8 @@ impl Config {
         let rules = [
             ("lazy_tlb.exit=init", self.unlazy_at_exit, self.scheme != Scheme::Eager, scheme, LAZY),
             ("lazy_tlb.batch", self.batch != 0, shootdown, scheme, "lazy_tlb=shootdown"),
+            // Retiring sends a round for each, and leaves nobody for a later one.
+            ("lazy_tlb.batch", self.batch != 0, !self.retire, ("tlbi.exit", "retire"), "tlbi.exit=flush"),
             ("lazy_tlb.target=slot", self.target == Target::Slot, shootdown, scheme, "lazy_tlb=shootdown"),
             ("lazy_tlb.trim=dying", self.trim, shootdown, scheme, "lazy_tlb=shootdown"),
             (

@@ -1,4 +1,5 @@
-//! Page faults: a page appears when it is first used, and is copied when it is first written.
+//! Page faults: a page appears, or is marked as used, when it is first used, and is copied when it
+//! is first written.
 
 use crate::addr::{Frame, Page};
 use crate::flush::refresh;
@@ -48,7 +49,16 @@ impl<M: Machine> Space<M> {
             return Err(FaultError::Denied);
         }
         let leaf = self.tables.leaf_or_create(page)?;
-        let entry = leaf.get(page);
+        let mut entry = leaf.get(page);
+        if entry.is_valid() && entry.is_untouched() {
+            entry = entry.as_touched();
+            // In place, and nobody has to be told: what faults is not cached.
+            leaf.widen(page, entry);
+            M::run(Sequence::PublishEntries, 0);
+            if let Some(frame) = entry.frame().filter(|_| entry.allows(access)) {
+                return Ok(frame);
+            }
+        }
         match entry.frame() {
             None => {
                 let frame = provide(region, page, &leaf)?;
@@ -76,13 +86,27 @@ impl<M: Machine> Space<M> {
 }
 
 /// Gives an unmapped page a frame with what its region says it holds. The caller publishes it.
-pub(crate) fn provide<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<Frame, OutOfMemory> {
+fn provide<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<Frame, OutOfMemory> {
+    let frame = fill::<M>(region, page)?;
+    enter(region, page, leaf, Descriptor::page(frame, region.attributes.protection));
+    Ok(frame)
+}
+
+/// The same ahead of the first access: until then no TLB holds the entry, and taking it away again
+/// needs no invalidation.
+pub(crate) fn provide_untouched<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<(), OutOfMemory> {
+    let frame = fill::<M>(region, page)?;
+    enter(region, page, leaf, Descriptor::page(frame, region.attributes.protection).as_untouched());
+    Ok(())
+}
+
+/// A frame with what the page holds at first.
+fn fill<M: Machine>(region: &Region, page: Page) -> Result<Frame, OutOfMemory> {
     let frame = M::system().frames.alloc().ok_or(OutOfMemory)?;
     match region.attributes.backing {
         Backing::Anonymous => M::zero_frame(frame),
         Backing::Image { .. } => M::fill_frame(frame, region.image_of(page)),
     }
-    enter(region, page, leaf, frame);
     Ok(frame)
 }
 
@@ -102,19 +126,20 @@ fn copy<M: Machine>(
     let mut stale = Stale::new();
     leaf.clear(page, &mut stale);
     stale.flush(mm);
-    enter(region, page, leaf, frame);
+    enter(region, page, leaf, Descriptor::page(frame, region.attributes.protection));
     M::run(Sequence::PublishEntries, 0);
     Ok(frame)
 }
 
-/// Installs a frame whose content was just written.
+/// Installs a page whose content was just written.
 #[inline(always)]
-fn enter<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>, frame: Frame) {
-    let protection = region.attributes.protection;
-    if protection.execute {
+fn enter<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>, new: Descriptor) {
+    if region.attributes.protection.execute
+        && let Some(frame) = new.frame()
+    {
         M::sync_instructions(frame);
     }
     // Who walks to the new entry must find the content, not what the frame held before.
     M::run(Sequence::PublishEntries, 0);
-    leaf.install(page, Descriptor::page(frame, protection));
+    leaf.install(page, new);
 }

@@ -96,8 +96,14 @@ pub enum Point {
     AsidSlowPath,
     /// A rollover took one CPU's ASID and not yet the next one's.
     RolloverStep,
-    /// Entries are published; the ASID to invalidate is not read yet.
+    /// The mask was read ahead of the stores; nothing is published yet.
+    HoldersGuessed,
+    /// Entries are published; neither the ASID to invalidate nor the mask is read yet.
     EntriesPublished,
+    /// The mask was read after the stores; nothing is invalidated yet.
+    HoldersRead,
+    /// In the flush handler, before it looks at the task and the slot.
+    FlushEntered,
     /// Who is online was read; none of them was sent an IPI yet. The kernel's to reach.
     TargetsRead,
     /// A CPU that goes offline still has loaded what it was lazy on.
@@ -174,6 +180,10 @@ pub trait Machine: Sized + Send + Sync + 'static {
     fn read_ttbr0() -> Ttbr;
 
     /// The CPUs that take interrupts.
+    ///
+    /// A CPU that is not among them is not told of invalidations. So before it loads a user root
+    /// again it forgets everything (`TLBI VMALLE1`), and between its becoming visible here and that
+    /// load it executes a DSB ISH.
     fn online() -> CpuSet;
 
     /// Runs `f` on every CPU of `targets`, this one included if it is named, each time with

@@ -8,7 +8,8 @@
 /// One architectural operation.
 ///
 /// The operand, where there is one, is the word that the sequence was given: a TTBR0 value for
-/// [`Op::MsrTtbr0`], the register form of Arm ARM C5.5 (VA and ASID) for the TLBI operations.
+/// [`Op::MsrTtbr0`], the register form of Arm ARM C5.5 (VA and ASID, or range and ASID) for the
+/// TLBI operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Op {
     /// `DSB ISHST`: earlier stores are visible to every walker of the Inner Shareable domain.
@@ -29,8 +30,20 @@ pub enum Op {
     TlbiVae1is,
     /// `TLBI VALE1`: leaf entries of one page under one ASID, this CPU.
     TlbiVale1,
+    /// `TLBI VAE1`: as `VALE1`, and the walk-cache entries that led there.
+    TlbiVae1,
+    /// `TLBI RVALE1IS` (FEAT_TLBIRANGE): leaf entries of a range of pages, every CPU.
+    TlbiRvale1is,
+    /// `TLBI RVAE1IS`: as `RVALE1IS`, and the walk-cache entries that led there.
+    TlbiRvae1is,
+    /// `TLBI RVALE1`: leaf entries of a range of pages, this CPU.
+    TlbiRvale1,
+    /// `TLBI RVAE1`: as `RVALE1`, and the walk-cache entries that led there.
+    TlbiRvae1,
     /// `TLBI ASIDE1IS`: everything under one ASID, every CPU.
     TlbiAside1is,
+    /// `TLBI ASIDE1`: everything under one ASID, this CPU.
+    TlbiAside1,
     /// `TLBI VMALLE1`: everything of this CPU.
     TlbiVmalle1,
 }
@@ -56,16 +69,36 @@ macro_rules! for_each_sequence {
             /// After page-table stores, before the ASID is read for the invalidation. A rollover
             /// in between gives a clean ASID whose walks see the stores.
             PublishEntries(): [DsbIshst];
+            /// After page-table stores, before a look at who may have entries cached, for a flusher that
+            /// may act on "only me": the look itself comes after the stores. A CPU that sets its bit
+            /// later walks the new entries; pairs with `PublishHolder`.
+            PublishAndLook(): [DsbIsh];
             /// Invalidates one page's leaf entries on every CPU. Several may share one `Complete`.
             InvalidateLeaf(page): [TlbiVale1is];
             /// Invalidates one page's entries and walk caches on every CPU: a table was unlinked.
             InvalidateWalk(page): [TlbiVae1is];
+            /// Invalidates the leaf entries of a range on every CPU.
+            InvalidateLeafRange(range): [TlbiRvale1is];
+            /// Invalidates a range's entries and walk caches on every CPU.
+            InvalidateWalkRange(range): [TlbiRvae1is];
             /// Invalidates a whole ASID on every CPU.
             InvalidateAsid(asid): [TlbiAside1is];
+            /// As `InvalidateLeaf`, on this CPU. Several local ones may share one `CompleteLocal`.
+            InvalidateLeafLocal(page): [TlbiVale1];
+            /// As `InvalidateWalk`, on this CPU.
+            InvalidateWalkLocal(page): [TlbiVae1];
+            /// As `InvalidateLeafRange`, on this CPU.
+            InvalidateLeafRangeLocal(range): [TlbiRvale1];
+            /// As `InvalidateWalkRange`, on this CPU.
+            InvalidateWalkRangeLocal(range): [TlbiRvae1];
+            /// As `InvalidateAsid`, on this CPU.
+            InvalidateAsidLocal(asid): [TlbiAside1];
             /// This CPU forgets one page's leaf entries, after the rights in the table were widened.
             RefreshLeaf(page): [DsbNshst TlbiVale1 DsbNsh];
             /// Waits until the broadcast invalidations are complete everywhere.
             Complete(): [DsbIsh];
+            /// Waits until this CPU's local invalidations are complete.
+            CompleteLocal(): [DsbNsh];
             /// This CPU forgets everything: an ASID generation ended.
             FlushLocal(): [TlbiVmalle1 DsbNsh Isb];
             /// A task that may continue elsewhere leaves: whatever it began on this CPU (cache

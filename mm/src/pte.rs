@@ -87,7 +87,8 @@ impl Descriptor {
     const READ_ONLY: u64 = 1 << 7;
     /// SH = 0b11, Inner Shareable. AttrIndx (bits 4:2) = 0 is normal memory in our MAIR.
     const INNER_SHAREABLE: u64 = 0b11 << 8;
-    /// The access flag. Always set: we never count accesses, so no fault ever asks for it.
+    /// The access flag: somebody has used the page. While it is clear an access faults, and no TLB
+    /// holds the entry (Arm ARM D8.4.6).
     const ACCESSED: u64 = 1 << 10;
     /// nG: the entry belongs to one ASID.
     const NOT_GLOBAL: u64 = 1 << 11;
@@ -115,6 +116,16 @@ impl Descriptor {
     /// Maps a frame that belongs to this address space alone, or is shared on purpose.
     pub const fn page(frame: Frame, protection: Protection) -> Self {
         Self(frame.address().0 | Self::PAGE).with_protection(protection)
+    }
+
+    /// The same page, which nobody has used yet.
+    pub const fn as_untouched(self) -> Self {
+        Self(self.0 & !Self::ACCESSED)
+    }
+
+    /// The same page, which is being used.
+    pub const fn as_touched(self) -> Self {
+        Self(self.0 | Self::ACCESSED)
     }
 
     /// The same page with other permissions. A copy-on-write page stays read-only.
@@ -147,6 +158,16 @@ impl Descriptor {
         self.0 & Self::VALID != 0
     }
 
+    /// Whether the page was never used: its first access faults.
+    pub const fn is_untouched(self) -> bool {
+        self.0 & Self::ACCESSED == 0
+    }
+
+    /// Whether a TLB may hold this page descriptor: it is valid, and its access flag is set.
+    pub const fn may_be_cached(self) -> bool {
+        self.is_valid() && !self.is_untouched()
+    }
+
     /// Whether nothing at all is here, not even a parked page.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -159,7 +180,7 @@ impl Descriptor {
 
     /// Whether hardware lets user code access the page in this way.
     pub const fn allows(self, access: Access) -> bool {
-        self.is_valid()
+        self.may_be_cached()
             && match access {
                 Access::Read => true,
                 Access::Write => self.0 & Self::READ_ONLY == 0,
@@ -300,6 +321,15 @@ mod tests {
         assert_eq!(parked.frame(), Some(Frame::containing(FRAME)));
         assert!(!parked.is_empty() && !parked.allows(Access::Read));
         assert_eq!(parked.with_protection(Protection::READ).bits(), page(Protection::READ));
+    }
+
+    #[test]
+    fn an_untouched_page_allows_nothing_and_is_not_cached() {
+        let new = Descriptor::page(Frame::containing(FRAME), Protection::READ_WRITE).as_untouched();
+        assert_eq!((field(new.bits(), 10, 10), field(new.bits(), 0, 0)), (0, 1), "AF, valid");
+        assert!(new.is_valid() && !new.may_be_cached() && !new.allows(Access::Read));
+        assert!(new.with_protection(Protection::READ).is_untouched(), "other rights are no use");
+        assert_eq!(new.as_touched().bits(), page(Protection::READ_WRITE));
     }
 
     #[test]

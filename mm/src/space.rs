@@ -219,7 +219,7 @@ impl<M: Machine> Space<M> {
         space.regions.clear();
         let stale = space.tables.unlink_all();
         drop(space);
-        stale.flush(mm);
+        stale.flush_dying(mm);
     }
 
     /// Unmaps a range. Room for one more region was reserved.
@@ -235,7 +235,7 @@ impl<M: Machine> Space<M> {
     fn populate(&self, region: &Region) -> Result<(), OutOfMemory> {
         for page in each(region.pages.clone()) {
             let leaf = self.tables.leaf_or_create(page)?;
-            crate::fault::provide::<M>(region, page, &leaf)?;
+            crate::fault::provide_untouched::<M>(region, page, &leaf)?;
         }
         Ok(())
     }

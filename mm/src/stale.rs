@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 use core::mem;
 
 use crate::addr::{Frame, Page, PageRange};
-use crate::flush::{Extent, invalidate};
+use crate::flush::{Extent, invalidate, invalidate_dying, retire};
 use crate::frame::FrameList;
 use crate::machine::{Machine, Point, point};
 use crate::mm::Mm;
@@ -66,7 +66,7 @@ impl<M: Machine> Stale<M> {
     /// This descriptor was taken out of a leaf table: the page's frame now belongs to the token.
     pub(crate) fn add_page(&mut self, page: Page, removed: Descriptor) {
         let Some(frame) = removed.frame() else { return };
-        if removed.is_valid() {
+        if removed.may_be_cached() {
             self.extend(page..page.offset(1), false);
         }
         let frames = &M::system().frames;
@@ -114,6 +114,17 @@ impl<M: Machine> Stale<M> {
     pub fn flush(mut self, mm: &Mm<M>) {
         point::<M>(Point::Unmapped);
         invalidate(mm, &self.extent);
+        self.extent = Extent::Nothing;
+        point::<M>(Point::Flushed);
+        self.free();
+    }
+
+    /// As [`flush`](Self::flush), for an `Mm` whose users are gone: at most once in its life.
+    pub(crate) fn flush_dying(mut self, mm: &Mm<M>) {
+        point::<M>(Point::Unmapped);
+        if !(M::system().config.retire && retire(mm)) {
+            invalidate_dying(mm, &self.extent);
+        }
         self.extent = Extent::Nothing;
         point::<M>(Point::Flushed);
         self.free();

@@ -65,10 +65,24 @@ define_counters! {
     TlbiAsidBroadcast = "tlbi_asid_is",
     /// Invalidations of one page's leaf on this CPU.
     TlbiLeafLocal = "tlbi_leaf_local",
+    /// Invalidations of one page and its walk caches on this CPU.
+    TlbiWalkLocal = "tlbi_walk_local",
+    /// Invalidations of a whole ASID on this CPU.
+    TlbiAsidLocal = "tlbi_asid_local",
+    /// Broadcast invalidations of a range of pages.
+    TlbiRangeBroadcast = "tlbi_range_is",
+    /// Invalidations of a range of pages on this CPU.
+    TlbiRangeLocal = "tlbi_range_local",
     /// Invalidations of everything on this CPU.
     TlbiAllLocal = "tlbi_all_local",
     /// Address spaces that were given an ASID.
     AsidsGiven = "asids_given",
+    /// ASIDs of dead `Mm`s that were retired instead of invalidated.
+    AsidsRetired = "asids_retired",
+    /// CPUs that a flush made leave an `Mm` they were lazy on.
+    UnlaziedByFlush = "unlazied_by_flush",
+    /// CPUs that left an `mm_cpumask`.
+    MaskBitsCleared = "mask_bits_cleared",
     /// ASID generations that ended.
     AsidRollovers = "asid_rollovers",
     /// `Mm`s created.

@@ -17,6 +17,7 @@ use core::ptr;
 use crate::addr::{Asid, CpuId, Ttbr};
 use crate::asid::CpuAsid;
 use crate::config::Config;
+use crate::flush::forget_here;
 use crate::handle::{DeadSlot, MmRef, RefSlot};
 use crate::lazy::{Departure, Scheme};
 use crate::machine::{Machine, Point, point};
@@ -111,7 +112,7 @@ impl<M: Machine> CpuState<M> {
         Ttbr(self.shadow.load(Ordering::Acquire))
     }
 
-    /// Whether the task running on this CPU has this `Mm` as its own.
+    /// Whether the task running on this CPU has this `Mm` as its own. Another CPU gets a hint.
     pub fn owns(&self, mm: *const Mm<M>) -> bool {
         ptr::eq(self.own.load(Ordering::Relaxed), mm)
     }
@@ -190,10 +191,20 @@ impl<M: Machine> CpuState<M> {
         }
     }
 
-    /// Clears the own bit in the mask of an `Mm` whose root this CPU has left (rule 2). Invalidations are
-    /// broadcast, so entries that stay behind are still reached by all of them.
+    /// Takes this CPU out of the holders of an `Mm` whose root it has left. Interrupts are masked.
+    ///
+    /// Where flushes ask holders only, nobody would tell this CPU of what changes from now on: so what
+    /// it has cached goes first (rule 2). Broadcast invalidations reach it all the same. The bit is the
+    /// last that it touches of the `Mm`.
     pub(crate) fn forget(&self, left: &Mm<M>) {
         debug_assert!(self.shadow_ttbr().root() != left.root(), "a CPU clears its bit only after it has left");
+        if !left.holders().holds(self.id) {
+            return;
+        }
+        if M::system().config.flush.asks_holders() {
+            forget_here(left);
+        }
+        self.counters.count(Counter::MaskBitsCleared);
         left.holders().clear_own(self.id);
     }
 

@@ -3,7 +3,8 @@
 //! The lock of the `Mm` serialises writers; table walkers read whenever they like. So:
 //!
 //! * A new table or frame is complete, and that is published, before an entry names it.
-//! * Invalid → valid needs no invalidation: faulting entries are not cached (Arm ARM D8.17).
+//! * Invalid → valid needs no invalidation: faulting entries are not cached (Arm ARM D8.17). Nor are
+//!   entries whose access flag is clear, so changing one, or taking it away, leaves nothing stale.
 //! * Rights change in place. Narrower rights are stale until flushed; wider ones cost a CPU that
 //!   cached the old entry one more fault.
 //! * Another frame goes in only through invalid and a flush (break-before-make, Arm ARM D8.17.1).

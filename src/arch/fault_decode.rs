@@ -110,7 +110,9 @@ impl Fault {
         let Some(address) = self.address else { return Kind::Other };
         match self.status() {
             Status::Translation(_) | Status::Permission(_) if address < NULL_END => Kind::NullDereference,
-            Status::Translation(_) | Status::Permission(_) if address < USER_END => Kind::UserAddress,
+            Status::Translation(_) | Status::Permission(_) | Status::AccessFlag(_) if address < USER_END => {
+                Kind::UserAddress
+            }
             Status::Translation(_) if stack::is_guard(address) => Kind::StackGuard,
             Status::Translation(_) => Kind::Unmapped,
             Status::Permission(_) if self.is_instruction_abort() => Kind::ExecuteOfNonExecutable,

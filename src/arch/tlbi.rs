@@ -67,6 +67,25 @@ macro_rules! instruction {
     (TlbiVale1) => {
         "tlbi vale1, {operand}"
     };
+    (TlbiVae1) => {
+        "tlbi vae1, {operand}"
+    };
+    // The range operations as SYS, which needs no extension of the assembler (Arm ARM C5.5, op1 = 0).
+    (TlbiRvale1is) => {
+        "sys #0, c8, c2, #5, {operand}"
+    };
+    (TlbiRvae1is) => {
+        "sys #0, c8, c2, #1, {operand}"
+    };
+    (TlbiRvale1) => {
+        "sys #0, c8, c6, #5, {operand}"
+    };
+    (TlbiRvae1) => {
+        "sys #0, c8, c6, #1, {operand}"
+    };
+    (TlbiAside1) => {
+        "tlbi aside1, {operand}"
+    };
     (TlbiAside1is) => {
         "tlbi aside1is, {operand}"
     };

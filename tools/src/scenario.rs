@@ -38,10 +38,12 @@ const WRONG_PROGRAMS: [WrongProgram; 6] = [
 ];
 
 /// A boot with a wrong command line: its name, the words, what the console must say.
-const WRONG_LINES: [(&str, &str, &[&str]); 4] = [
+const WRONG_LINES: [(&str, &str, &[&str]); 6] = [
     ("no-init", "init=/nowhere", &["/nowhere"]),
     ("unknown-option", "init=/app colour=blue", &["colour", "lazy_tlb="]),
     ("unknown-scheme", "init=/app lazy_tlb=nonsense", &["nonsense", "refcount", "shootdown", "eager"]),
+    ("piggyback-of-nothing", "init=/app tlbi.piggyback=on", &["tlbi.piggyback=on", "tlbi=broadcast", "tlbi=ipi"]),
+    ("retire-counted", "init=/app tlbi.exit=retire", &["tlbi.exit=retire", "lazy_tlb=refcount", "lazy_tlb=eager"]),
     ("impossible-asid-bits", "init=/app asid_bits=1", &["asid_bits"]),
 ];
 

@@ -3,7 +3,7 @@
 //! A suite states where it may run in its own source, in lines such as
 //!
 //! ```text
-//! //@ smp: 2 4          only on these numbers of CPUs; likewise board, gic, scheme, cpu, el
+//! //@ smp: 2 4          only on these numbers of CPUs; likewise board, gic, scheme, cpu, el, tlbi
 //! //@ board: standin    on no board of the matrix, but by the stand-in firmware; see `careful`
 //! //@ scheme: every      not the five schemes alone, but also with their modifiers
 //! //@ mode: icount      counts instructions; the default, parallel, runs each CPU as a thread of its own
@@ -23,7 +23,7 @@ use crate::pairwise;
 use crate::qemu::Machine;
 
 /// What may differ between two boots of a suite, in the order of a cell's name.
-const AXES: [(&str, &[&str]); 6] = [
+const AXES: [(&str, &[&str]); 7] = [
     ("board", &["virt", "rpi4"]),
     ("smp", &["1", "2", "4", "8"]),
     ("gic", &["2", "3"]),
@@ -48,17 +48,28 @@ const AXES: [(&str, &[&str]); 6] = [
     ),
     ("cpu", &["cortex-a72", "max"]),
     ("el", &["1", "2"]),
+    ("tlbi", &["broadcast", "ipi", "piggyback", "auto", "retire"]),
 ];
-/// How many axes, the last ones, take turns in the full product.
+/// The words of the command line that each way to flush stands for, and the schemes with which it means nothing.
+const FLUSHES: [(&str, &[&str]); 5] = [
+    ("", &[]),
+    ("tlbi=ipi", &[]),
+    ("tlbi=ipi tlbi.piggyback=on", &["eager"]),
+    ("tlbi=auto", &[]),
+    ("tlbi.exit=retire", &["refcount", "handoff", "qsbr"]),
+];
+/// How many axes, the last ones before the way to flush, take turns in the full product.
 const TAKE_TURNS: usize = 2;
 /// What the Raspberry Pi 4 has on the axes where it leaves no choice.
-const RPI4: [Option<&str>; AXES.len()] = [Some("rpi4"), Some("4"), Some("2"), None, Some("cortex-a72"), Some("2")];
+const RPI4: [Option<&str>; AXES.len()] =
+    [Some("rpi4"), Some("4"), Some("2"), None, Some("cortex-a72"), Some("2"), Some("broadcast")];
 /// A value of the first axis that no boot has.
 const STANDIN: &str = "standin";
 /// Places in it.
 const SCHEME: usize = 3;
 const CPU: usize = 4;
 const EL: usize = 5;
+const TLBI: usize = 6;
 /// More virtual CPUs than this as parallel threads would starve one another on a small host.
 const MOST_PARALLEL: u32 = 4;
 
@@ -111,7 +122,7 @@ impl Rules {
             ("timeout", seconds) => self.timeout_s = seconds.parse().context("timeout is in seconds")?,
             ("append", words) => self.append = words.to_owned(),
             ("args", words) => self.args = words.to_owned(),
-            _ => bail!("keys are board, smp, gic, scheme, cpu, el, mode, timeout, append, args"),
+            _ => bail!("keys are board, smp, gic, scheme, cpu, el, tlbi, mode, timeout, append, args"),
         }
         Ok(())
     }
@@ -147,17 +158,19 @@ pub(crate) fn all_cells(suites: &[Suite]) -> Vec<Cell> {
 
 /// The full product of what the tests promise: each suite on each board with each number of CPUs, interrupt controller and
 /// scheme. The CPU model and the exception level take turns, so that each still meets each value of each other axis:
-/// four times as many boots would find what two of the first three axes and both of these bring about together.
+/// four times as many boots would find what two of the first three axes and both of these bring about together. To that
+/// the pairwise choice is added of what flushes in another way than usual.
 pub(crate) fn full_cells(suites: &[Suite]) -> Vec<Cell> {
     let mut groups: BTreeMap<Vec<usize>, Vec<Cell>> = BTreeMap::new();
-    for cell in all_cells(suites) {
-        groups.entry(cell.0[..cell.0.len() - TAKE_TURNS].to_vec()).or_default().push(cell);
+    for cell in all_cells(suites).into_iter().filter(Cell::flushes_as_usual) {
+        groups.entry(cell.0[..=TLBI - TAKE_TURNS].to_vec()).or_default().push(cell);
     }
     let take = |(key, mut cells): (Vec<usize>, Vec<Cell>)| {
         let turn = key[1..].iter().sum::<usize>() % cells.len();
         cells.swap_remove(turn)
     };
-    groups.into_iter().map(take).collect()
+    let others = pairwise_cells(suites).into_iter().filter(|cell| !cell.flushes_as_usual());
+    groups.into_iter().map(take).chain(others).collect()
 }
 
 /// Few of these boots. On `virt` every pair still occurs, of two axes, and of each suite with each value; on the
@@ -186,23 +199,31 @@ impl Cell {
         Board::ALL[self.0[1]]
     }
 
-    /// Whether the board can be such a machine. The modifiers of a scheme, which know nothing of exception levels and CPU
-    /// features, are tried on one kind of CPU.
+    /// Whether the board can be such a machine, and the way to flush means something with the scheme. The modifiers of a
+    /// scheme, which know nothing of exception levels and CPU features, are tried on one kind of CPU and with the usual flush.
     fn exists(&self) -> bool {
         let fits = |axis: usize| RPI4[axis].is_none_or(|value| value == self.value(axis));
         let plain = !self.value(SCHEME).contains('+');
+        let one_kind = || self.value(CPU) == "cortex-a72" && self.value(EL) == "1" && self.flushes_as_usual();
         match self.board() {
-            Board::Virt => plain || self.value(CPU) == "cortex-a72" && self.value(EL) == "1",
+            Board::Virt if plain => !FLUSHES[self.0[TLBI + 1]].1.contains(&self.value(SCHEME)),
+            Board::Virt => one_kind(),
             Board::Rpi4 => (0..AXES.len()).all(fits),
         }
     }
 
-    /// Such as `ipi-smp4-gic3-shootdown-cortex-a72-el1`, or `ipi-rpi4-shootdown`.
+    fn flushes_as_usual(&self) -> bool {
+        self.0[TLBI + 1] == 0
+    }
+
+    /// Such as `ipi-smp4-gic3-shootdown-cortex-a72-el1`, with `-auto` behind it if that is how it flushes, or
+    /// `ipi-rpi4-shootdown`.
     pub(crate) fn name(&self, suites: &[Suite]) -> String {
-        let [board, smp, gic, scheme, cpu, el] = std::array::from_fn(|axis| self.value(axis));
+        let [board, smp, gic, scheme, cpu, el, tlbi] = std::array::from_fn(|axis| self.value(axis));
         let suite = &self.suite(suites).name;
+        let tlbi = if self.flushes_as_usual() { String::new() } else { format!("-{tlbi}") };
         match self.board() {
-            Board::Virt => format!("{suite}-smp{smp}-gic{gic}-{scheme}-{cpu}-el{el}"),
+            Board::Virt => format!("{suite}-smp{smp}-gic{gic}-{scheme}-{cpu}-el{el}{tlbi}"),
             Board::Rpi4 => format!("{suite}-{board}-{scheme}"),
         }
     }
@@ -210,7 +231,7 @@ impl Cell {
     /// The machine it runs on.
     pub(crate) fn machine(&self, suites: &[Suite]) -> Result<Machine> {
         let suite = self.suite(suites);
-        let [_, smp, gic, scheme, cpu, el] = std::array::from_fn(|axis| self.value(axis));
+        let [_, smp, gic, scheme, cpu, el, _] = std::array::from_fn(|axis| self.value(axis));
         let smp = smp.parse()?;
         let (scheme, modifiers) = options::of(scheme)?;
         Ok(Machine {
@@ -222,7 +243,7 @@ impl Cell {
             virtualization: el == "2",
             icount: suite.rules.icount || smp > MOST_PARALLEL,
             scheme: Some(scheme),
-            cmdline: format!("{modifiers} {}", suite.rules.append).trim().to_owned(),
+            cmdline: format!("{modifiers} {} {}", FLUSHES[self.0[TLBI + 1]].0, suite.rules.append).trim().to_owned(),
             init: suite.init.clone(),
             args: suite.rules.args.clone(),
             ..Machine::of(suite.kernel.clone())
@@ -271,7 +292,8 @@ mod tests {
     fn the_full_product_honours_each_suites_rules() {
         let suites = [suite("a", ""), suite("b", "//@ smp: 1\n//@ scheme: eager shootdown\n")];
         let cells = all_cells(&suites);
-        assert_eq!(cells.len(), (4 * 2 * 5 * 2 * 2 + 5) + 2 * 2 * 2 * 2);
+        // On virt a scheme and a way to flush: all pairs, less those that mean nothing.
+        assert_eq!(cells.len(), (4 * 2 * 2 * 2 * (5 * 5 - 4) + 5) + 2 * 2 * 2 * (2 * 5 - 1));
     }
 
     #[test]
@@ -294,10 +316,12 @@ mod tests {
     fn the_full_product_lets_no_pair_out() {
         let suites = [suite("a", ""), suite("b", "//@ smp: 2 4\n//@ gic: 3\n")];
         let cells = full_cells(&suites);
-        let on_virt =
-            |name: &str| cells.iter().filter(|c| c.board() == Board::Virt && c.suite(&suites).name == name).count();
+        let usual = |name: &str| {
+            let usual = cells.iter().filter(|cell| cell.flushes_as_usual() && cell.board() == Board::Virt);
+            usual.filter(|cell| cell.suite(&suites).name == name).count()
+        };
         let schemes = options::SCHEMES.len();
-        assert_eq!([on_virt("a"), on_virt("b")], [4 * 2 * schemes, 2 * schemes]);
+        assert_eq!([usual("a"), usual("b")], [4 * 2 * schemes, 2 * schemes]);
         for every in all_cells(&suites) {
             for (low, high) in (0..every.0.len()).flat_map(|low| (low + 1..every.0.len()).map(move |high| (low, high)))
             {
@@ -311,11 +335,18 @@ mod tests {
     fn pairwise_boots_each_suite_with_each_value() {
         let suites = [suite("a", ""), suite("b", "//@ smp: 1 2"), suite("c", ""), suite("d", "")];
         let cells = pairwise_cells(&suites);
-        assert!(cells.len() <= 28 + 3, "{}", cells.len());
+        assert!(cells.len() <= 40 + 3, "{}", cells.len());
         let names: Vec<_> = cells.iter().map(|cell| cell.name(&suites)).collect();
-        for (suite, part) in
-            [("a", "smp8"), ("b", "smp2"), ("c", "eager"), ("d", "el2"), ("b", "gic2"), ("a", "max"), ("c", "rpi4")]
-        {
+        for (suite, part) in [
+            ("a", "smp8"),
+            ("b", "smp2"),
+            ("c", "eager"),
+            ("d", "el2"),
+            ("b", "gic2"),
+            ("a", "max"),
+            ("c", "rpi4"),
+            ("d", "retire"),
+        ] {
             let met = |name: &String| name.starts_with(&format!("{suite}-")) && name.contains(part);
             assert!(names.iter().any(met), "{suite} with {part}: {names:?}");
         }
@@ -338,7 +369,7 @@ mod tests {
         let suites = [suite("ipi", "")];
         let on_virt = |cell: &Cell| cell.board() == Board::Virt;
         let cell = all_cells(&suites).into_iter().rfind(on_virt).unwrap();
-        assert_eq!(cell.name(&suites), "ipi-smp8-gic3-eager-max-el2");
+        assert_eq!(cell.name(&suites), "ipi-smp8-gic3-eager-max-el2-retire");
         let machine = cell.machine(&suites).unwrap();
         assert!(machine.virtualization && machine.gic == 3 && machine.append().contains("lazy_tlb=eager"));
     }

@@ -40,6 +40,12 @@ fn encoding(op: Op) -> u32 {
         Op::TlbiVae1is => tlbi(3, 1),
         Op::TlbiAside1is => tlbi(3, 2),
         Op::TlbiVale1 => tlbi(7, 5),
+        Op::TlbiVae1 => tlbi(7, 1),
+        Op::TlbiRvale1is => tlbi(2, 5),
+        Op::TlbiRvae1is => tlbi(2, 1),
+        Op::TlbiRvale1 => tlbi(6, 5),
+        Op::TlbiRvae1 => tlbi(6, 1),
+        Op::TlbiAside1 => tlbi(7, 2),
         Op::TlbiVmalle1 => tlbi(7, 0) | REGISTER,
     }
 }
@@ -110,6 +116,20 @@ impl Code {
             && ops.iter().zip(&self.instructions[index..end]).all(|(op, (_, instruction))| is(*op, *instruction))
     }
 
+    /// Whether an operation stands in the function that holds this index. Where in it the compiler
+    /// puts a block says nothing about when it runs.
+    fn function_has(&self, index: usize, op: Op) -> bool {
+        let mut before = (0..index).rev().take_while(|at| self.share_function(*at, index));
+        let rest = index + 1..self.instructions.len();
+        let mut after = rest.take_while(|at| self.share_function(*at, index));
+        let holds = |at: usize| is(op, self.instructions[at].1);
+        before.any(holds) || after.any(holds)
+    }
+
+    fn share_function(&self, one: usize, other: usize) -> bool {
+        self.function(self.instructions[one].0) == self.function(self.instructions[other].0)
+    }
+
     /// The indices of instructions outside `exempt` functions for which something holds.
     fn find(&self, exempt: &[&str], holds: impl Fn(u32) -> bool) -> Vec<usize> {
         let known = |address| exempt.iter().any(|name| self.function(address).contains(name));
@@ -160,8 +180,8 @@ fn every_ttbr0_write_is_completed(code: &Code) -> Finding {
     })
 }
 
-/// Every TLBI is one of a sequence's, and in the function that holds it broadcast ones stand
-/// between the DSB that publishes the stores and the one that waits for the TLBI.
+/// Every TLBI is one of a sequence's, and the function that holds it also has the DSB that publishes
+/// the stores, for a broadcast one, and the one that waits for it.
 fn every_tlbi_is_accounted_for(code: &Code) -> Finding {
     // CRn = C8: any TLBI at all, whatever its op1.
     for tlbi in code.find(&[BEFORE_THE_MMU], |instruction| instruction & 0xfff8_f000 == TLBI) {
@@ -172,18 +192,20 @@ fn every_tlbi_is_accounted_for(code: &Code) -> Finding {
         require(Sequence::ALL.iter().any(part), || format!("a TLBI of no sequence: {}", code.place(tlbi)))?;
     }
     for tlbi in code.find(&[], |instruction| BROADCAST.iter().any(|op| is(*op, instruction))) {
-        let function = code.function(code.instructions[tlbi].0);
-        let within = |index: &usize| code.function(code.instructions[*index].0) == function;
-        let has = |op, index: usize| is(op, code.instructions[index].1);
-        let before = (0..tlbi).rev().take_while(within).any(|index| has(Op::DsbIshst, index));
-        let after = (tlbi..code.instructions.len()).take_while(within).any(|index| has(Op::DsbIsh, index));
-        require(before && after, || format!("no DSB ISHST before it or no DSB ISH after it: {}", code.place(tlbi)))?;
+        let both = [Op::DsbIshst, Op::DsbIsh].iter().all(|op| code.function_has(tlbi, *op));
+        require(both, || format!("no DSB ISHST or no DSB ISH with it: {}", code.place(tlbi)))?;
+    }
+    // What is published before a local one was published by another CPU, perhaps.
+    for tlbi in code.find(&[], |instruction| LOCAL.iter().any(|op| is(*op, instruction))) {
+        require(code.function_has(tlbi, Op::DsbNsh), || format!("no DSB NSH with it: {}", code.place(tlbi)))?;
     }
     Ok(())
 }
 
 /// The TLBIs that reach every CPU.
-const BROADCAST: [Op; 3] = [Op::TlbiVale1is, Op::TlbiVae1is, Op::TlbiAside1is];
+const BROADCAST: [Op; 5] = [Op::TlbiVale1is, Op::TlbiVae1is, Op::TlbiRvale1is, Op::TlbiRvae1is, Op::TlbiAside1is];
+/// Those of a flush that reach the CPU which issues them.
+const LOCAL: [Op; 5] = [Op::TlbiVale1, Op::TlbiVae1, Op::TlbiRvale1, Op::TlbiRvae1, Op::TlbiAside1];
 
 /// FP and SIMD registers are the programs': the kernel only saves and loads all of them, by sixteen
 /// pairs in a row, and computes with none (C4.1: op0 x111, and loads and stores x1x0 with V set).
@@ -268,15 +290,20 @@ fn mutations(code: &Code) -> Vec<(String, Vec<(usize, u32)>)> {
         list.push((format!("no {op:?}"), lost(all(op))));
     }
     for op in BROADCAST {
-        // CRm 3 is every CPU, 7 this one.
+        // CRm 3 and 2 (ranges) are every CPU, 7 and 6 this one.
         let local = all(op).into_iter().map(|index| (index, code.instructions[index].1 ^ 0x400)).collect();
         list.push((format!("{op:?} on this CPU only"), local));
     }
-    let flushes: Vec<&str> =
-        BROADCAST.into_iter().flat_map(all).map(|index| code.function(code.instructions[index].0)).collect();
-    for op in [Op::DsbIsh, Op::DsbIshst] {
-        let here = |index: &usize| flushes.contains(&code.function(code.instructions[*index].0));
-        list.push((format!("no {op:?} where the kernel flushes"), lost(all(op).into_iter().filter(here).collect())));
+    for (tlbis, barriers) in [(BROADCAST, &[Op::DsbIsh, Op::DsbIshst][..]), (LOCAL, &[Op::DsbNsh])] {
+        let flushes: Vec<&str> =
+            tlbis.into_iter().flat_map(all).map(|index| code.function(code.instructions[index].0)).collect();
+        for &op in barriers {
+            let here = |index: &usize| flushes.contains(&code.function(code.instructions[*index].0));
+            list.push((
+                format!("no {op:?} where the kernel flushes"),
+                lost(all(op).into_iter().filter(here).collect()),
+            ));
+        }
     }
     list
 }

@@ -96,16 +96,20 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     // Rule 6: flush, then free.
     Mutation {
         name: "skip the teardown TLBI",
-        edits: &[("flush.rs", "            M::run(Sequence::InvalidateAsid, operand(asid, 0));\n", "")],
+        edits: &[("flush/pieces.rs", "        return one(S::ASID, 0);\n", "        return;\n")],
     },
     Mutation {
         name: "skip the TLBI of an unmap",
-        edits: &[("flush.rs", "                M::run(sequence, operand(asid, page));\n", "")],
+        edits: &[(
+            "flush/pieces.rs",
+            "        Some(pieces) => pieces.for_each(|piece| match",
+            "        Some(pieces) => pieces.take(0).for_each(|piece| match",
+        )],
     },
     Mutation {
         name: "read the ASID before the DSB",
         edits: &[(
-            "flush.rs",
+            "flush/mod.rs",
             "    M::run(Sequence::PublishEntries, 0);\n    point::<M>(Point::EntriesPublished);\n    let Some(asid) = asid_after_publish(mm) else {\n        return;\n    };\n",
             "    let Some(asid) = asid_after_publish(mm) else {\n        return;\n    };\n    point::<M>(Point::EntriesPublished);\n    M::run(Sequence::PublishEntries, 0);\n",
         )],
@@ -113,25 +117,29 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "drop the DSB before the TLBI",
         edits: &[(
-            "flush.rs",
+            "flush/mod.rs",
             "    M::run(Sequence::PublishEntries, 0);\n    point::<M>(Point::EntriesPublished);\n",
             "    point::<M>(Point::EntriesPublished);\n",
         )],
     },
     Mutation {
         name: "drop the DSB after the TLBI",
-        edits: &[("flush.rs", "        }\n    }\n    M::run(Sequence::Complete, 0);\n", "        }\n    }\n")],
+        edits: &[(
+            "flush/mod.rs",
+            "    M::run(Sequence::Complete, 0);\n    if system.hardware.repeat_tlbi {\n",
+            "    if system.hardware.repeat_tlbi {\n",
+        )],
     },
     Mutation {
         name: "keep walk caches when a table goes",
-        edits: &[("flush.rs", "(Sequence::InvalidateWalk, Counter::", "(Sequence::InvalidateLeaf, Counter::")],
+        edits: &[("flush/pieces.rs", "(Sequence::InvalidateWalk, Counter::", "(Sequence::InvalidateLeaf, Counter::")],
     },
     Mutation {
         name: "flush with preemption on",
         edits: &[(
-            "flush.rs",
-            "    let _pinned = M::pin();\n    M::run(Sequence::PublishEntries, 0);\n",
-            "    M::run(Sequence::PublishEntries, 0);\n",
+            "flush/mod.rs",
+            "    let _pinned = M::pin();\n    match M::system().config.flush {\n",
+            "    match M::system().config.flush {\n",
         )],
     },
     Mutation {
@@ -152,6 +160,98 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "table.rs",
             "    M::run(Sequence::PublishEntries, 0);\n    frames.mark_used(parent, index);\n",
             "    frames.mark_used(parent, index);\n",
+        )],
+    },
+    // Rule 6 where only holders are asked (`tlbi=ipi`, `tlbi=auto`), and rule 2.
+    Mutation {
+        name: "invalidate, then leave, in the flush handler",
+        edits: &[
+            (
+                "flush/holders.rs",
+                "    if cpu.has_loaded(mm) {\n",
+                "    here(mm, &Extent::All);\n    if cpu.has_loaded(mm) {\n",
+            ),
+            ("flush/holders.rs", "    cpu.forget(mm);\n", "    mm.holders().clear_own(cpu.id);\n"),
+        ],
+    },
+    Mutation {
+        name: "clear the own bit and keep the entries (tlbi=ipi)",
+        edits: &[("switch.rs", "        if M::system().config.flush.asks_holders() {\n", "        if cfg!(any()) {\n")],
+    },
+    Mutation {
+        name: "look at the mask after a DSB ISHST",
+        edits: &[("ops.rs", "PublishAndLook(): [DsbIsh];", "PublishAndLook(): [DsbIshst];")],
+    },
+    Mutation {
+        name: "look at the mask after no DSB",
+        edits: &[("ops.rs", "PublishAndLook(): [DsbIsh];", "PublishAndLook(): [];")],
+    },
+    Mutation {
+        name: "read the mask before the DSB (tlbi=ipi)",
+        edits: &[(
+            "flush/holders.rs",
+            "    M::run(Sequence::PublishAndLook, 0);\n    point::<M>(Point::EntriesPublished);\n    let holders = online_holders(mm);\n",
+            "    let holders = online_holders(mm);\n    point::<M>(Point::EntriesPublished);\n    M::run(Sequence::PublishAndLook, 0);\n",
+        )],
+    },
+    Mutation {
+        name: "skip the second look (tlbi=auto)",
+        edits: &[(
+            "flush/holders.rs",
+            "    let reach = reach(mm);\n    point::<M>(Point::HoldersRead);\n    match reach {\n",
+            "    point::<M>(Point::HoldersRead);\n    match guess {\n",
+        )],
+    },
+    Mutation {
+        name: "unload what the running task owns (tlbi=auto)",
+        edits: &[("flush/holders.rs", "    if !trim || cpu.owns(mm) {\n", "    if !trim {\n")],
+    },
+    Mutation {
+        name: "read the ASID before the DSB (tlbi=ipi)",
+        edits: &[(
+            "flush/holders.rs",
+            "    M::run(Sequence::PublishAndLook, 0);\n    point::<M>(Point::EntriesPublished);\n    let holders = online_holders(mm);\n",
+            "    let early = mm.context().asid();\n    point::<M>(Point::EntriesPublished);\n    M::run(Sequence::PublishAndLook, 0);\n    let holders = online_holders(mm);\n    if !trim && holders.count() > 1 {\n        return M::on_cpus(&holders, IpiReason::Flush, &|_| {\n            if let Some(asid) = early {\n                super::pieces::issue::<M, super::pieces::Here>(asid, extent);\n                M::run(Sequence::CompleteLocal, 0);\n            }\n        });\n    }\n",
+        )],
+    },
+    Mutation {
+        name: "acknowledge before the local DSB",
+        edits: &[("flush/mod.rs", "        M::run(Sequence::CompleteLocal, 0);\n", "")],
+    },
+    Mutation {
+        name: "invalidate one unit of a range too few",
+        edits: &[("flush/pieces.rs", "(units - 1) << 39", "(units - 1) / 2 << 39")],
+    },
+    Mutation {
+        name: "retire without a round",
+        edits: &[(
+            "flush/mod.rs",
+            "    if !M::system().config.scheme.dismiss(mm) {\n        return false;\n    }\n",
+            "",
+        )],
+    },
+    Mutation {
+        name: "skip self when an ASID is retired",
+        edits: &[(
+            "lazy/mod.rs",
+            "            Self::Shootdown => shootdown::shoot(M::system(), mm),\n            // They left",
+            "            Self::Shootdown => {\n                let mut others = mm.holders().snapshot();\n                others.remove(M::cpu_state().id);\n                M::on_cpus(&others, crate::IpiReason::Shoot, &|_| {\n                    let cpu = M::cpu_state();\n                    if cpu.has_loaded(mm) {\n                        cpu.unlazy();\n                    }\n                    cpu.forget(mm);\n                });\n                true\n            }\n            // They left",
+        )],
+    },
+    Mutation {
+        name: "keep walk caches of a table whose pages were never used",
+        edits: &[(
+            "stale.rs",
+            "            self.extend(pages, true);\n",
+            "            if M::table(table).entries().iter().any(|entry| entry.get().may_be_cached()) {\n                self.extend(pages, true);\n            }\n",
+        )],
+    },
+    Mutation {
+        name: "do not flush a used page of shared memory",
+        edits: &[(
+            "stale.rs",
+            "        if removed.may_be_cached() {\n",
+            "        if removed.may_be_cached() && cfg!(any()) {\n",
         )],
     },
     // Rule 7: ASIDs.

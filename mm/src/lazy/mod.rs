@@ -93,6 +93,17 @@ impl Scheme {
         }
     }
 
+    /// Makes every CPU leave an `Mm` without users. Says whether all have left.
+    pub(crate) fn dismiss<M: Machine>(self, mm: &Mm<M>) -> bool {
+        match self {
+            Self::Shootdown => shootdown::shoot(M::system(), mm),
+            // They left when their tasks did.
+            Self::Eager => true,
+            // Lazy CPUs are counted, or handed the `Mm`, but not asked.
+            Self::Refcount | Self::Handoff | Self::Qsbr => false,
+        }
+    }
+
     /// The task on this CPU has no `Mm` of its own any more; `left` is still loaded.
     #[inline(always)]
     pub(crate) fn enter_lazy<M: Machine>(self, cpu: &CpuState<M>, left: &Mm<M>) {

@@ -58,6 +58,7 @@ fn leave<M: Machine>(cpu: &CpuState<M>, mm: &Mm<M>) -> bool {
         M::complain(Complaint::ShotOwner);
     }
     cpu.unlazy();
+    // After the root was left, and by the CPU itself (rule 2).
     cpu.forget(mm);
     lazy
 }

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use mm::{Complaint, Counter, Scheme};
+use mm::{Complaint, Config, Counter, FlushMode, Scheme};
 
 use super::baton::{Status, ThreadId};
 use super::hotplug::Power;
@@ -38,12 +38,26 @@ pub(crate) fn frees_at_the_drop(scheme: Scheme) -> bool {
     matches!(scheme, Scheme::Shootdown | Scheme::Eager)
 }
 
-/// Runs a scenario under each scheme and some seeds, half of them with `lazy_tlb.debug=1`.
-pub(crate) fn each(cpus: usize, scenario: impl Fn(Director, Scheme)) {
+/// Every scheme with every way to flush that means something with it.
+pub(crate) fn configs() -> Vec<Config> {
+    let mut configs = Vec::new();
     for scheme in SCHEMES {
-        for seed in 0..6 {
-            let setup = Setup::new(cpus, scheme, seed);
-            scenario(Director::new(if seed % 2 == 0 { setup } else { setup.check() }), scheme);
+        for flush in [FlushMode::Broadcast, FlushMode::Ipi, FlushMode::Auto] {
+            for (piggyback, retire) in [(false, false), (true, false), (false, true)] {
+                let config = Config { scheme, flush, piggyback, retire, ..Config::default() };
+                configs.extend(config.check().is_ok().then_some(config));
+            }
+        }
+    }
+    configs
+}
+
+/// Runs a scenario under each configuration and some seeds, some of them with `lazy_tlb.debug=1`.
+pub(crate) fn each(cpus: usize, scenario: impl Fn(Director, Scheme)) {
+    for (index, config) in configs().into_iter().enumerate() {
+        for seed in 0..3 {
+            let setup = Setup::with(cpus, config, 3 * index as u64 + seed);
+            scenario(Director::new(if seed == 1 { setup.check() } else { setup }), config.scheme);
         }
     }
 }
@@ -51,9 +65,11 @@ pub(crate) fn each(cpus: usize, scenario: impl Fn(Director, Scheme)) {
 /// Runs a scenario under each command line and some seeds. What it counts depends on the line; what
 /// must never happen does not.
 pub(crate) fn each_line(cpus: usize, scenario: impl Fn(Director, &'static str)) {
-    for line in LINES {
+    for (index, line) in LINES.into_iter().enumerate() {
         for seed in 0..4 {
-            let setup = Setup::new(cpus, Scheme::Refcount, seed).options(line);
+            // The ways to flush take turns.
+            let way = [[0, 0, 0], [1, 0, 0], [2, 0, 0], [1, 1, 0], [0, 0, 1]][(index + seed) % 5];
+            let setup = Setup::new(cpus, Scheme::Refcount, seed as u64).options(line).flushing(way);
             scenario(Director::new(if seed % 2 == 0 { setup } else { setup.check() }), line);
         }
     }

@@ -4,7 +4,7 @@
 //! architecture lets a CPU use either.
 
 use mm::pte::{ENTRIES, LEAF_LEVEL};
-use mm::{Asid, Frame, Op, Page, Ttbr};
+use mm::{Asid, Frame, Op, Page, PageRange, Ttbr};
 
 use super::State;
 use super::memory::Memory;
@@ -52,6 +52,11 @@ impl Bits {
         self.0 & 1 << 7 == 0
     }
 
+    /// AF: an entry without it faults, and is not cached.
+    fn accessed(self) -> bool {
+        self.0 & 1 << 10 != 0
+    }
+
     /// UXN clear: user code may execute it.
     fn executable(self) -> bool {
         self.0 & 1 << 54 == 0
@@ -77,24 +82,51 @@ fn covers(level: u8, one: Page, other: Page) -> bool {
     one.number() >> shift == other.number() >> shift
 }
 
+/// Whether some of the pages are served by the entry.
+fn reaches(entry: &Cached, pages: &PageRange) -> bool {
+    let shift = 9 * (LEAF_LEVEL - entry.level);
+    let first = entry.page.number() >> shift << shift;
+    first < pages.end.number() && pages.start.number() < first + (1 << shift)
+}
+
+/// The pages that the operand of a TLBI by address names. The fields are those of Arm ARM C5.5.
+fn named(op: Op, operand: u64) -> PageRange {
+    let field = |high: u32, low: u32| operand << (63 - high) >> (63 - high + low);
+    let leaf_only = matches!(op, Op::TlbiVale1is | Op::TlbiVale1 | Op::TlbiRvale1is | Op::TlbiRvale1);
+    let (start, count) = match op {
+        Op::TlbiRvale1is | Op::TlbiRvae1is | Op::TlbiRvale1 | Op::TlbiRvae1 => {
+            assert_eq!(field(47, 46), 1, "{op:?} {operand:#x}: TG is not 4 KiB");
+            assert!(matches!((field(38, 37), leaf_only), (0, _) | (3, true)), "{op:?} {operand:#x}: the TTL lies");
+            (field(36, 0), (field(43, 39) + 1) << (5 * field(45, 44) + 1))
+        }
+        _ => {
+            assert!(matches!((field(47, 44), leaf_only), (0, _) | (7, true)), "{op:?} {operand:#x}: the TTL lies");
+            (field(43, 0), 1)
+        }
+    };
+    Page::from_number(start)..Page::from_number(start + count)
+}
+
 /// A TLBI that was issued and is not complete.
 struct Issued {
     op: Op,
     asid: Asid,
-    page: Page,
+    /// The pages it names; none where it goes by ASID or takes everything.
+    pages: PageRange,
     /// The CPUs it has not reached yet.
     missing: Vec<usize>,
 }
 
 impl Issued {
     fn hits(&self, entry: &Cached) -> bool {
+        use Op::*;
         match self.op {
-            Op::TlbiVale1is | Op::TlbiVale1 => {
-                entry.level == LEAF_LEVEL && entry.asid == self.asid && entry.page == self.page
+            TlbiVale1is | TlbiVale1 | TlbiRvale1is | TlbiRvale1 => {
+                entry.level == LEAF_LEVEL && entry.asid == self.asid && self.pages.contains(&entry.page)
             }
-            Op::TlbiVae1is => entry.asid == self.asid && covers(entry.level, entry.page, self.page),
-            Op::TlbiAside1is => entry.asid == self.asid,
-            Op::TlbiVmalle1 => true,
+            TlbiVae1is | TlbiVae1 | TlbiRvae1is | TlbiRvae1 => entry.asid == self.asid && reaches(entry, &self.pages),
+            TlbiAside1is | TlbiAside1 => entry.asid == self.asid,
+            TlbiVmalle1 => true,
             _ => unreachable!("{:?} invalidates nothing", self.op),
         }
     }
@@ -184,17 +216,23 @@ impl State {
                 let everybody: Vec<usize> = (0..self.cpus.len()).collect();
                 self.land_all(cpu, &everybody);
             }
-            Op::TlbiVale1is | Op::TlbiVae1is | Op::TlbiAside1is => self.issue(cpu, op, operand, 0..self.cpus.len()),
-            Op::TlbiVale1 | Op::TlbiVmalle1 => self.issue(cpu, op, operand, cpu..cpu + 1),
+            Op::TlbiVale1is | Op::TlbiVae1is | Op::TlbiRvale1is | Op::TlbiRvae1is | Op::TlbiAside1is => {
+                self.issue(cpu, op, operand, 0..self.cpus.len());
+            }
+            Op::TlbiVale1 | Op::TlbiVae1 | Op::TlbiRvale1 | Op::TlbiRvae1 | Op::TlbiAside1 | Op::TlbiVmalle1 => {
+                self.issue(cpu, op, operand, cpu..cpu + 1);
+            }
         }
     }
 
-    /// Register form of the operand: ASID in 63:48, VA\[55:12\] in 43:0 (Arm ARM C5.5).
     fn issue(&mut self, cpu: usize, op: Op, operand: u64, targets: std::ops::Range<usize>) {
         let asid = Asid((operand >> 48) as u16);
-        let page = Page::from_number(operand & ((1 << 44) - 1));
+        let pages = match op {
+            Op::TlbiAside1is | Op::TlbiAside1 | Op::TlbiVmalle1 => Page::END..Page::END,
+            _ => named(op, operand),
+        };
         let missing = targets.filter(|&target| self.has_power(target)).collect();
-        self.cpus[cpu].issued.push(Issued { op, asid, page, missing });
+        self.cpus[cpu].issued.push(Issued { op, asid, pages, missing });
     }
 
     /// The TLBIs that this CPU issued take effect on the targets.
@@ -274,6 +312,9 @@ impl State {
             if !self.memory.has(descriptor.frame()) {
                 let read = format!("{descriptor:x?} in {table:?} at level {level} for {page:?}");
                 self.oracle.report(format!("CPU {cpu}'s walker read {read}, which is no descriptor of ours"));
+                return;
+            }
+            if level == LEAF_LEVEL && !descriptor.accessed() {
                 return;
             }
             let generation = self.memory.generation(descriptor.frame());

@@ -29,7 +29,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use mm::frame::{FrameAllocator, FrameInfo};
 use mm::pte::Table;
-use mm::{Complaint, Config, Frame, Hardware, Scheme, System};
+use mm::{Complaint, Config, FlushMode, Frame, Hardware, Scheme, System};
 
 use baton::{Core, Thread, ThreadId};
 use hardware::Cpu;
@@ -48,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) frames: usize,
     pub(crate) seed: u64,
     pub(crate) config: Config,
+    pub(crate) hardware: Hardware,
     pub(crate) lies: Lies,
     /// How long a step takes, in nanoseconds.
     pub(crate) step: u64,
@@ -90,8 +91,23 @@ impl Default for Lies {
 impl Setup {
     /// A machine of so many CPUs under a scheme, with all its lies.
     pub(crate) fn new(cpus: usize, scheme: Scheme, seed: u64) -> Self {
-        let config = Config { scheme, ..Config::default() };
-        Self { cpus, frames: 96, seed, config, lies: Lies::default(), step: SLOW }
+        Self::with(cpus, Config { scheme, ..Config::default() }, seed)
+    }
+
+    /// The same with all its options.
+    pub(crate) fn with(cpus: usize, config: Config, seed: u64) -> Self {
+        let hardware = Hardware::plain(16);
+        Self { cpus, frames: 96, seed, config, hardware, lies: Lies::default(), step: SLOW }
+    }
+
+    /// The same with a way to flush, if that means something with what is chosen already.
+    pub(crate) fn flushing(mut self, [flush, piggyback, retire]: [usize; 3]) -> Self {
+        let flush = [FlushMode::Broadcast, FlushMode::Ipi, FlushMode::Auto][flush];
+        let config = Config { flush, piggyback: piggyback != 0, retire: retire != 0, ..self.config };
+        if config.check().is_ok() {
+            self.config = config;
+        }
+        self
     }
 
     /// The same with these words on the command line, and with a clock on which time passes.
@@ -198,8 +214,7 @@ impl World {
         let info: &[FrameInfo] = Box::leak((0..setup.frames).map(|_| FrameInfo::default()).collect());
         let base = memory::BASE;
         let frames = FrameAllocator::new(Frame::from_number(base), info, std::iter::once(base..base + setup.frames));
-        let hardware = Hardware::plain(16);
-        let system = System::new(setup.config, setup.cpus, hardware, frames).expect("the setup means nothing");
+        let system = System::new(setup.config, setup.cpus, setup.hardware, frames).expect("the setup means nothing");
         let root = system.init_mm().root();
         assert!(world.system.set(system).is_ok());
         world.lock().load_everywhere(root);

@@ -6,7 +6,7 @@
 use std::ptr;
 
 use mm::pte::LEAF_LEVEL;
-use mm::{Asid, CpuId, CpuSet, Frame, Mm, PageRange, System};
+use mm::{Asid, CpuId, CpuSet, FlushMode, Frame, Mm, PageRange, System};
 
 use super::hardware::{Cached, Cpu, Loaded, look_up};
 use super::memory::Memory;
@@ -142,7 +142,8 @@ pub(super) fn judge(state: &mut State, world: &World) -> Result<(), String> {
     }
     let (Some(system), Some(running)) = (world.system.get(), state.running) else { return Ok(()) };
     let actor = state.threads[running].cpu;
-    (0..state.oracle.records.len()).try_for_each(|number| lifetime(state, number, actor))?;
+    let asks_holders = system.config.flush != FlushMode::Broadcast;
+    (0..state.oracle.records.len()).try_for_each(|number| lifetime(state, number, actor, asks_holders))?;
     for cpu in 0..state.cpus.len() {
         roots(state, system, cpu)?;
         state.cpus[cpu].cached.iter().try_for_each(|entry| cached(state, cpu, entry))?;
@@ -150,7 +151,7 @@ pub(super) fn judge(state: &mut State, world: &World) -> Result<(), String> {
     asids(&state.cpus, system.init_mm().root())
 }
 
-fn lifetime(state: &mut State, number: MmNumber, actor: usize) -> Result<(), String> {
+fn lifetime(state: &mut State, number: MmNumber, actor: usize, asks_holders: bool) -> Result<(), String> {
     let record = &mut state.oracle.records[number];
     if record.freed {
         return Ok(());
@@ -176,6 +177,10 @@ fn lifetime(state: &mut State, number: MmNumber, actor: usize) -> Result<(), Str
         let roots = state.cpus[actor].roots();
         if roots.iter().any(|loaded| loaded.ttbr.root() == record.root) {
             return Err(format!("I7: CPU {actor} cleared its bit of mm {number} and may still walk its tables"));
+        }
+        let has = |entry: &Cached| entry.origin == Some(number) && Some(entry.asid) == record.asid;
+        if asks_holders && state.cpus[actor].cached.iter().any(has) {
+            return Err(format!("rule 2: CPU {actor} cleared its bit of mm {number} and has entries of it"));
         }
     }
     record.holders = holders;

@@ -57,7 +57,7 @@ impl Event {
                 format!("MsrTtbr0 {:#x} asid {}", ttbr.root().address().0, ttbr.asid().0)
             }
             Self::Op(op, operand) if format!("{op:?}").starts_with("Tlbi") => {
-                format!("{op:?} asid {} page {:#x}", operand >> 48, operand & ((1 << 44) - 1))
+                format!("{op:?} asid {} operand {:#x}", operand >> 48, operand & ((1 << 48) - 1))
             }
             Self::Op(op, _) => format!("{op:?}"),
             Self::At(point) => format!("at {point:?}"),

@@ -3,11 +3,11 @@
 //! Each access goes through the TLB of the CPU it is made on. What it finds is compared with what
 //! the program last stored there: a stale entry, another's entry or a freed frame reads wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mm::fault::{FaultError, handle_fault};
 use mm::pte::{Access, Protection};
-use mm::region::Attributes;
+use mm::region::{Attributes, Sharing};
 use mm::space::Placement;
 use mm::{Mm, Page, PageRange};
 
@@ -26,6 +26,15 @@ const MOST_FAULTS: u32 = 60;
 pub(super) struct Promised {
     rights: BTreeMap<Page, Protection>,
     contents: BTreeMap<Page, Option<u64>>,
+    /// What others may store to at any time.
+    shared: BTreeSet<Page>,
+}
+
+impl Promised {
+    /// Somebody else has the shared pages too from now on: what they hold is anybody's guess.
+    fn forget_shared(&mut self) {
+        self.contents.extend(self.shared.iter().map(|&page| (page, None)));
+    }
 }
 
 /// Pages `start` to `end` - 1, by number.
@@ -54,16 +63,26 @@ fn change<T>(mm: &Mm<Lying>, pages: &PageRange, what: impl FnOnce() -> T, promis
 
 /// Maps private zero-filled pages, in place of what is there.
 pub(crate) fn map(mm: &Mm<Lying>, pages: PageRange, protection: Protection) {
+    map_as(mm, pages, Attributes::anonymous(protection));
+}
+
+/// Maps zero-filled pages that children will share. They are there at once, and nobody has used them.
+pub(crate) fn map_shared(mm: &Mm<Lying>, pages: PageRange, protection: Protection) {
+    map_as(mm, pages, Attributes { sharing: Sharing::Shared, ..Attributes::anonymous(protection) });
+}
+
+fn map_as(mm: &Mm<Lying>, pages: PageRange, attributes: Attributes) {
     world().lock().oracle.attend_to(each(&pages));
     let place = Placement::At(pages.start.address());
-    let attributes = Attributes::anonymous(protection);
     change(
         mm,
         &pages,
         || mm.space().map(mm, place, length(&pages), attributes).expect("the machine has memory enough"),
         |promised| {
-            promised.rights.extend(each(&pages).map(|page| (page, protection)));
+            promised.rights.extend(each(&pages).map(|page| (page, attributes.protection)));
             promised.contents.extend(each(&pages).map(|page| (page, Some(0))));
+            promised.shared.retain(|page| !pages.contains(page));
+            promised.shared.extend(each(&pages).filter(|_| attributes.sharing == Sharing::Shared));
         },
     );
 }
@@ -88,7 +107,10 @@ pub(crate) fn fork(mm: &Mm<Lying>) -> User {
     let all = pages(0, Page::END.number());
     let mut promised = Promised::default();
     let copy = || mm.space().fork_into(mm, &mut child.space()).expect("the machine has memory enough");
-    change(mm, &all, copy, |parent| promised = parent.clone());
+    change(mm, &all, copy, |parent| {
+        parent.forget_shared();
+        promised = parent.clone();
+    });
     let mut state = world().lock();
     let number = state.oracle.number_of(child.root()).expect("it was just made");
     *state.oracle.promised(number) = promised;
@@ -169,7 +191,8 @@ impl State {
         let rights = promised.rights.get(&page).copied();
         let expected = promised.contents.get(&page).copied().flatten();
         if let Some(value) = value {
-            promised.contents.insert(page, (!racing).then_some(value));
+            let known = !racing && !promised.shared.contains(&page);
+            promised.contents.insert(page, known.then_some(value));
         }
         if racing {
             return;

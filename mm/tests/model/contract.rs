@@ -4,16 +4,15 @@
 //! out by hand: a barrier that is lost, added or moved in `mm` shows here first.
 
 use mm::Op::{DsbIsh, DsbIshst, DsbNsh, DsbNshst, Isb, MsrTtbr0};
-use mm::Sequence::{self, Complete, InvalidateAsid, InvalidateLeaf, InvalidateWalk, LoadRoot};
-use mm::Sequence::{FlushLocal, PublishAsid, PublishEntries, PublishHolder, RefreshLeaf, TaskSwitch};
+use mm::Sequence::{self, *};
 use mm::pte::{ENTRIES, Protection};
-use mm::{Machine, Mm, Op, Page, Scheme, Ttbr};
+use mm::{FlushMode, Machine, Mm, Op, Page, Scheme, Ttbr};
 
 use crate::machine::director::{Director, each};
 use crate::machine::kernel::{self, masked};
 use crate::machine::memory::POISON;
 use crate::machine::user::{self, pages, store};
-use crate::machine::{Lying, Setup, world};
+use crate::machine::{Lying, Setup, World, world};
 
 /// What runs while `what` does. Nobody else does anything meanwhile.
 fn ran<T>(what: impl FnOnce() -> T) -> (Vec<(Sequence, u64)>, T) {
@@ -44,6 +43,21 @@ fn at(sequence: Sequence, mm: &Mm<Lying>, page: u64) -> (Sequence, u64) {
     (sequence, u64::from(mm.context().asid().expect("it runs").0) << 48 | page)
 }
 
+/// What a flush runs on the only CPU that may have entries: where the hardware tells all CPUs, and
+/// where only holders are asked.
+fn flush(world: &World, what: (Sequence, u64)) -> Vec<(Sequence, u64)> {
+    if world.setup.config.flush == FlushMode::Broadcast {
+        return vec![plain(PublishEntries), what, plain(Complete)];
+    }
+    let local = match what.0 {
+        InvalidateLeaf => InvalidateLeafLocal,
+        InvalidateWalk => InvalidateWalkLocal,
+        InvalidateAsid => InvalidateAsidLocal,
+        other => unreachable!("{other:?} invalidates nothing everywhere"),
+    };
+    vec![plain(PublishAndLook), (local, what.1), plain(CompleteLocal)]
+}
+
 /// What each sequence is made of. ISB then DSB NSH after the MSR: the ISB makes the write govern
 /// later walks, the DSB ends those of the old tables (rule R_LFHQG as Linux's KVM cites it).
 /// Broadcast TLBIs complete by DSB ISH, local ones by DSB NSH.
@@ -57,6 +71,15 @@ fn sequences() {
         (InvalidateLeaf, &[Op::TlbiVale1is]),
         (InvalidateWalk, &[Op::TlbiVae1is]),
         (InvalidateAsid, &[Op::TlbiAside1is]),
+        (PublishAndLook, &[DsbIsh]),
+        (InvalidateLeafRange, &[Op::TlbiRvale1is]),
+        (InvalidateWalkRange, &[Op::TlbiRvae1is]),
+        (InvalidateLeafLocal, &[Op::TlbiVale1]),
+        (InvalidateWalkLocal, &[Op::TlbiVae1]),
+        (InvalidateLeafRangeLocal, &[Op::TlbiRvale1]),
+        (InvalidateWalkRangeLocal, &[Op::TlbiRvae1]),
+        (InvalidateAsidLocal, &[Op::TlbiAside1]),
+        (CompleteLocal, &[DsbNsh]),
         (RefreshLeaf, &[DsbNshst, Op::TlbiVale1, DsbNsh]),
         (Complete, &[DsbIsh]),
         (FlushLocal, &[Op::TlbiVmalle1, DsbNsh, Isb]),
@@ -141,26 +164,29 @@ fn rollover() {
     d.finish();
 }
 
-/// Rule 6: stores, DSB ISHST, ASID, TLBI, DSB ISH. Leaf entries only while the table stays; walk
-/// caches too when it goes.
+/// Rule 6: stores, DSB ISHST, ASID, TLBI, DSB ISH; where only holders are asked, DSB ISH before the
+/// mask is read, local TLBI, DSB NSH. Leaf entries only while the table stays; walk caches too when
+/// it goes.
 #[test]
 fn unmap_and_protect() {
     each(1, |d, _| {
-        d.on(0, || {
+        let world = d.world();
+        d.on(0, move || {
+            let flush = |what| self::flush(world, what);
             kernel::exec(kernel::create());
             let user = kernel::own().expect("just entered");
             user::map(&user, pages(0x400, 0x403), Protection::READ_WRITE);
             (0x400..0x403).for_each(|page| store(Page::from_number(page), 1).expect("it is mapped"));
             let unmapped = ran(|| user::unmap(&user, pages(0x401, 0x402))).0;
-            assert_eq!(unmapped, [plain(PublishEntries), at(InvalidateLeaf, &user, 0x401), plain(Complete)]);
+            assert_eq!(unmapped, flush(at(InvalidateLeaf, &user, 0x401)));
             let narrowed = ran(|| user::protect(&user, pages(0x400, 0x401), Protection::READ)).0;
-            assert_eq!(narrowed[..3], [plain(PublishEntries), at(InvalidateLeaf, &user, 0x400), plain(Complete)]);
+            assert_eq!(narrowed[..3], flush(at(InvalidateLeaf, &user, 0x400)));
             user::map(&user, pages(0x600, 0x601), Protection::READ_WRITE);
             store(Page::from_number(0x600), 1).expect("it is mapped");
             let leaf_table = ran(|| user::unmap(&user, pages(0x600, 0x601))).0;
-            assert_eq!(leaf_table, [plain(PublishEntries), at(InvalidateWalk, &user, 0x600), plain(Complete)]);
+            assert_eq!(leaf_table, flush(at(InvalidateWalk, &user, 0x600)));
             let all_tables = ran(|| user::unmap(&user, pages(0x400, 0x403))).0;
-            assert_eq!(all_tables, [plain(PublishEntries), at(InvalidateAsid, &user, 0), plain(Complete)]);
+            assert_eq!(all_tables, flush(at(InvalidateAsid, &user, 0)));
             let nothing = ran(|| user::unmap(&user, pages(0x400, 0x403))).0;
             assert_eq!(nothing, [], "nothing was mapped");
             kernel::put(user);
@@ -169,19 +195,33 @@ fn unmap_and_protect() {
     });
 }
 
-/// The last user's exit invalidates the whole ASID once, after the stores and before any free.
+/// The last user's exit invalidates the whole ASID once, after the stores and before any free. With
+/// `tlbi.exit=retire` a CPU that is lazy leaves instead; where flushes ask holders only it then
+/// forgets what it has, as always when it gives up its bit.
 #[test]
 fn teardown() {
-    each(1, |d, _| {
-        d.on(0, || {
+    each(1, |d, scheme| {
+        let world = d.world();
+        d.on(0, move || {
             kernel::exec(kernel::create());
             let user = kernel::own().expect("just entered");
             user::map(&user, pages(0x400, 0x402), Protection::READ_WRITE);
             (0x400..0x402).for_each(|page| store(Page::from_number(page), 1).expect("it is mapped"));
             kernel::exit_mm();
-            let flush = [plain(PublishEntries), at(InvalidateAsid, &user, 0), plain(Complete)];
+            let whole = at(InvalidateAsid, &user, 0);
+            let expected = match (world.setup.config.retire, scheme) {
+                (false, _) => flush(world, whole),
+                (true, Scheme::Eager) => vec![],
+                (true, _) => {
+                    let forget = [(InvalidateAsidLocal, whole.1), plain(CompleteLocal)];
+                    let broadcast = world.setup.config.flush == FlushMode::Broadcast;
+                    [&[init()][..], if broadcast { &[] } else { &forget }].concat()
+                }
+            };
             let all = ran(|| kernel::put(user)).0;
-            assert_eq!(all[..3], flush);
+            assert_eq!(all[..expected.len()], expected);
+            let broadcasts = |ran: &[(Sequence, u64)]| ran.iter().filter(|ran| ran.0 == InvalidateAsid).count();
+            assert_eq!(broadcasts(&all), broadcasts(&expected), "{all:?}");
         });
         d.finish();
     });

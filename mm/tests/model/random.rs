@@ -6,7 +6,7 @@ use std::env;
 use std::sync::{Arc, Mutex};
 
 use mm::pte::Protection;
-use mm::{Page, PageRange, Scheme};
+use mm::{Hardware, Page, PageRange, Scheme};
 
 use crate::machine::baton::{Status, ThreadId};
 use crate::machine::director::{Director, LINES};
@@ -53,6 +53,10 @@ fn run(seed: u64) -> (u64, u64) {
     let cpus = 1 + rng.below(4);
     let least = (cpus as u32 + 2).next_power_of_two().trailing_zeros();
     let mut setup = Setup::new(cpus, Scheme::Refcount, seed).options(LINES[rng.below(LINES.len())]);
+    setup = setup.flushing([rng.below(3), rng.below(2), rng.below(2)]);
+    if rng.one_in(2) {
+        setup.hardware = Hardware { tlbi_range: true, tlbi_ttl: true, ..setup.hardware };
+    }
     setup.frames = 320;
     setup.lies.balance = 4;
     if !rng.one_in(3) {
@@ -205,8 +209,9 @@ impl Program {
     fn change(&mut self, own: &User) {
         let start = self.pages.start.number() + self.rng.below(3) as u64;
         let some = pages(start, self.pages.end.number());
-        match self.rng.below(4) {
+        match self.rng.below(5) {
             0 => user::unmap(own, some),
+            4 => user::map_shared(own, some, Protection::READ_WRITE),
             1 if own.space().regions().covers(&some) => user::protect(own, some, Protection::READ),
             2 if own.space().regions().covers(&some) => user::protect(own, some, Protection::READ_WRITE),
             _ => user::map(own, some, Protection::READ_WRITE),

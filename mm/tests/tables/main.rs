@@ -6,4 +6,5 @@ extern crate mm as under_test;
 pub mod fake;
 pub mod order;
 pub mod property;
+pub mod ranges;
 pub mod walker;

@@ -237,9 +237,34 @@ fn shared_memory_is_there_before_a_fork_can_miss_it() {
     assert_eq!(program.mm.space().tables().resident(), 2);
     let child = program.fork();
     program.mm.space().write_bytes(&program.mm, HERE + PAGE, &[9; 8]).unwrap();
+    assert_eq!(handle_fault(&child, HERE + PAGE, Access::Read), Ok(()));
     assert_eq!(word(&child, HERE + PAGE), Some(0x0909_0909_0909_0909));
     program.mm.space().advise_dont_need(&program.mm, HERE, 2 * PAGE).unwrap();
     assert_eq!(word(&program.mm, HERE + PAGE), Some(0x0909_0909_0909_0909));
+}
+
+/// The first access finds the frame there and marks it as used; until then nothing is cached, so
+/// neither marking it nor taking it away invalidates anything.
+#[test]
+fn shared_memory_is_untouched_until_its_first_access() {
+    let program = Running::start(50);
+    let attributes = Attributes { sharing: Sharing::Shared, ..Attributes::anonymous(Protection::READ_WRITE) };
+    program.map(HERE, 1);
+    program.map_as(HERE + PAGE, 3, attributes);
+    let page = |index: u64| Page::containing(HERE + index * PAGE).unwrap();
+    assert_eq!(translate(program.mm.root(), page(1), Access::Read), None, "it faults");
+    Fake::log();
+    program.touch(HERE + PAGE, Access::Read);
+    assert_eq!(Fake::sequences(), [PublishEntries]);
+    assert!(translate(program.mm.root(), page(1), Access::Write).is_some(), "with all its rights");
+    program.protect(HERE + 2 * PAGE, 1, Protection::READ);
+    assert_eq!(Fake::sequences(), [PublishEntries], "fewer rights to what nobody could use");
+    program.touch(HERE + 2 * PAGE, Access::Read);
+    Fake::log();
+    program.unmap(HERE + 3 * PAGE, 1);
+    assert_eq!(Fake::sequences(), [], "never used");
+    program.unmap(HERE + PAGE, 1);
+    assert_eq!(Fake::sequences(), [PublishEntries, InvalidateLeaf, Complete], "used");
 }
 
 #[test]

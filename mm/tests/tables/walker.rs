@@ -10,6 +10,7 @@ use crate::fake::Fake;
 const VALID: u64 = 1;
 const EL0: u64 = 1 << 6;
 const READ_ONLY: u64 = 1 << 7;
+const ACCESSED: u64 = 1 << 10;
 const UXN: u64 = 1 << 54;
 
 fn address(descriptor: u64) -> Frame {
@@ -32,7 +33,7 @@ fn descriptor(root: Frame, page: Page) -> u64 {
 /// Where an access by the program ends up; `None` is a fault.
 pub fn translate(root: Frame, page: Page, access: Access) -> Option<Frame> {
     let descriptor = descriptor(root, page);
-    let allowed = descriptor & (VALID | EL0) == VALID | EL0
+    let allowed = descriptor & (VALID | EL0 | ACCESSED) == VALID | EL0 | ACCESSED
         && match access {
             Access::Read => true,
             Access::Write => descriptor & READ_ONLY == 0,
@@ -48,7 +49,7 @@ pub struct Census {
     pub tables: usize,
     /// How often each data frame is mapped or parked.
     pub data: BTreeMap<Frame, u32>,
-    /// Data frames that some program can write.
+    /// Data frames that some program can write without a fault.
     pub writable: Vec<Frame>,
 }
 
@@ -70,7 +71,7 @@ impl Census {
                 continue;
             }
             *self.data.entry(address(descriptor)).or_default() += 1;
-            if descriptor & (VALID | READ_ONLY) == VALID {
+            if descriptor & (VALID | ACCESSED | READ_ONLY) == VALID | ACCESSED {
                 self.writable.push(address(descriptor));
             }
         }
