@@ -22,7 +22,7 @@ KERNEL := target/$(TARGET)/release/lazuli
 PROGRAMS := target/aarch64-unknown-linux-musl/release
 NAMES := $(basename $(notdir $(wildcard user/src/bin/*.rs)))
 IN_BIN := $(foreach name,$(NAMES),$(PROGRAMS)/$(name)=/bin/$(name))
-TESTS := $(wildcard $(foreach name,conform lazycheck fuzz lifetimes glutton orphans hotplug,user/src/bin/$(name).rs))
+TESTS := $(wildcard $(foreach name,conform lazycheck equal fuzz lifetimes glutton orphans hotplug,user/src/bin/$(name).rs))
 # It keeps its name: busybox, for one, does what it is called.
 APP_INIT = /app/$(notdir $(APP))
 SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown handoff eager)

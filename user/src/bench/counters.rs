@@ -35,7 +35,7 @@ impl Counters {
 
 /// A level rather than a count of events: a difference of two would mean nothing.
 pub fn is_gauge(name: &str) -> bool {
-    name.ends_with("_now") || name.ends_with("_max")
+    ["_now", "_max", "_limit"].iter().any(|end| name.ends_with(end))
 }
 
 fn parse_line(line: &str) -> Option<(String, i64)> {
