@@ -10,6 +10,9 @@ APP =
 ARGS =
 CMDLINE =
 CELL =
+SERIAL =
+DEVICE =
+FIRMWARE =
 PARALLEL =
 V =
 # These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
@@ -34,7 +37,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-all mutations image debug lint bench bars clean
+.PHONY: help setup firmware build run test test-all test-hw mutations image card flash netboot chainload debug lint bench bars clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -80,6 +83,7 @@ test: build ## Run all tests, on target in a pairwise choice of machines; with B
 	$(Q)$(LAZULI) size build/lazuli.img --max 512K
 	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),--host) $(BOARD:%=--board %) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
 	  --hello $(PROGRAMS)/hello --firmware target/$(TARGET)/release/firmware \
+	  --chainload target/$(TARGET)/release/chainload $(SERIAL:%=--serial %) \
 	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
 
 test-all: ## Run all tests on every number of CPUs, interrupt controller and scheme
@@ -96,6 +100,39 @@ image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as on
 	  '$(if $(filter rpi4,$(BOARD)),-M raspi4b,-M virt$(comma)gic-version=3 -cpu cortex-a72 -smp 4)' \
 	  '-kernel build/lazuli-app.img -nographic -nic none'
 
+# Files of a card: the kernel with the benchmark, or with APP= that program.
+CARD = --kernel build/lazuli.img --initrd $(if $(APP),build/app.cpio,build/initramfs.cpio) --tree build/rpi4.dtb \
+  --firmware $(if $(FIRMWARE),$(FIRMWARE),build/firmware/raspi) \
+  --cmdline "heartbeat=on $$CMDLINE $(LAZY_TLB:%=lazy_tlb=%) init=$(if $(APP),$(APP_INIT),/bin/lazybench) -- $$ARGS"
+PI_ONLY = @test -z "$(filter-out rpi4,$(BOARD))" || { echo 'there is such a thing for BOARD=rpi4 only'; exit 1; }
+
+firmware: setup
+	$(if $(FIRMWARE),,$(Q)sh tools/setup.sh firmware)
+
+card: $(if $(APP),build/app.cpio,build) firmware ## Make build/lazuli-rpi4.img, a card image that boots the Raspberry Pi 4, with APP= that program
+	$(PI_ONLY)
+	$(Q)$(LAZULI) card build/lazuli-rpi4.img $(CARD)
+
+netboot: $(if $(APP),build/app.cpio,build) firmware ## Fill build/netboot, from which it boots over the network
+	$(PI_ONLY)
+	$(Q)$(LAZULI) netboot build/netboot $(CARD)
+
+flash: ## Write build/lazuli-rpi4.img (after make card) to DEVICE=, a card in a reader, after asking
+	$(Q)test -n "$(DEVICE)" || { echo 'name the whole disk: DEVICE=/dev/sdX'; exit 1; }
+	$(Q)test -f build/lazuli-rpi4.img || { echo 'first: make card BOARD=rpi4'; exit 1; }
+	$(Q)$(LAZULI) flash --device $(DEVICE) --image build/lazuli-rpi4.img
+
+chainload: build firmware ## Make build/lazuli-rpi4.img a card whose kernel comes over the serial line, for make test-hw
+	$(Q)cargo fbuild $(CARGO_QUIET)
+	$(Q)$(LAZULI) image build/chainload.img --kernel target/$(TARGET)/release/chainload
+	$(Q)$(LAZULI) cpio build/empty.cpio tools/setup.sh=/empty
+	$(Q)$(LAZULI) card build/lazuli-rpi4.img --kernel build/chainload.img --initrd build/empty.cpio --tree build/rpi4.dtb \
+	  --firmware $(if $(FIRMWARE),$(FIRMWARE),build/firmware/raspi)
+
+test-hw: ## Run the tests on target on a Raspberry Pi 4 with the card of make chainload, behind SERIAL=/dev/ttyUSB0
+	$(Q)test -n "$(SERIAL)" || { echo 'name the serial port: SERIAL=/dev/ttyUSB0'; exit 1; }
+	$(Q)$(MAKE) --no-print-directory test SERIAL=$(SERIAL) CELL=$(if $(CELL),$(CELL),rpi4)
+
 build/app.cpio: build FORCE
 	$(Q)test -n "$$APP" || { echo 'name the program: APP=path/to/static-elf'; exit 1; }
 	$(Q)$(LAZULI) cpio build/app.cpio "$$APP=$(APP_INIT)" $(IN_BIN)
@@ -111,7 +148,7 @@ lint: setup ## Check format, clippy and rustdoc, all warnings denied
 	$(Q)cargo fmt --all --check
 	$(Q)cargo clippy $(CARGO_QUIET) --all-targets -- -D warnings
 	$(Q)cargo kclippy $(CARGO_QUIET) -- -D warnings
-	$(Q)cargo clippy $(CARGO_QUIET) --package firmware --target $(TARGET) -- -D warnings
+	$(Q)cargo clippy $(CARGO_QUIET) --package chainload --package firmware --target $(TARGET) -- -D warnings
 	$(Q)cargo kclippy $(CARGO_QUIET) --features fault-points -- -D warnings
 	$(Q)cargo clippy $(CARGO_QUIET) --package lazuli-user --target aarch64-unknown-linux-musl --all-targets -- -D warnings
 	$(Q)$(DOC)

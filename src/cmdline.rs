@@ -41,6 +41,8 @@ const OPTIONS: &[Known] = &[
     known("init", "/PATH", path),
     known("rdinit", "/PATH", path),
     known("exit", "semihosting|restart", |value| matches!(value, "semihosting" | "restart")),
+    known("frames", "on", |value| value == "on"),
+    known("heartbeat", "on", |value| value == "on"),
     known("watchdog", "SECONDS", positive),
     known("loglevel", "0..8", |value| value.parse::<u8>().is_ok_and(|level| level <= 8)),
     known("console", "DEVICE", any),

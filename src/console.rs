@@ -1,23 +1,42 @@
 //! The console: one line of bytes to the outside, shared by all CPUs.
 
+mod frame;
+
 use core::fmt::{self, Write};
 
+use self::frame::Frame;
 use crate::drivers::uart::Port;
 use crate::sync::IrqLock;
 
-static CONSOLE: IrqLock<Console> = IrqLock::new(Console(None));
+static CONSOLE: IrqLock<Console> = IrqLock::new(Console { port: None, frame: None });
 
-struct Console(Option<Port>);
+struct Console {
+    port: Option<Port>,
+    /// With `frames=on`: the line under way.
+    frame: Option<Frame>,
+}
+
+impl Console {
+    fn send(&mut self, byte: u8) {
+        let Some(port) = self.port else { return };
+        if let Some(frame) = &mut self.frame {
+            if byte == b'\n' {
+                frame.end_line().into_iter().for_each(|byte| port.write_byte(byte));
+            } else {
+                frame.add(byte);
+            }
+        }
+        port.write_byte(byte);
+    }
+}
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if let Some(port) = self.0 {
-            for byte in text.bytes() {
-                if byte == b'\n' {
-                    port.write_byte(b'\r');
-                }
-                port.write_byte(byte);
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.send(b'\r');
             }
+            self.send(byte);
         }
         Ok(())
     }
@@ -25,14 +44,18 @@ impl Write for Console {
 
 /// Sends what is printed to `port`. What was printed before is lost.
 pub fn attach(port: Port) {
-    CONSOLE.lock().0 = Some(port);
+    CONSOLE.lock().port = Some(port);
+}
+
+/// Ends each line from now on with its number and checksum.
+pub(crate) fn begin_frames() {
+    CONSOLE.lock().frame = Some(Frame::new());
 }
 
 /// Sends bytes as they are: the output of user programs.
 pub fn write(bytes: &[u8]) {
-    if let Some(port) = CONSOLE.lock().0 {
-        bytes.iter().for_each(|&byte| port.write_byte(byte));
-    }
+    let mut console = CONSOLE.lock();
+    bytes.iter().for_each(|&byte| console.send(byte));
 }
 
 /// Prints; what [`print!`](crate::print) expands to.
@@ -46,7 +69,7 @@ pub(crate) fn end(args: fmt::Arguments<'_>) {
     if let Some(mut console) = CONSOLE.try_lock() {
         // `Console` never fails.
         let _ = console.write_fmt(args);
-        if let Some(port) = console.0 {
+        if let Some(port) = console.port {
             port.flush();
         }
     }

@@ -9,10 +9,10 @@ use spin::once::Once;
 use crate::arch::boot::BootInfo;
 use crate::arch::stack::{self, KernelStack};
 use crate::arch::{cpu, mmu};
-use crate::drivers::{gic, power, uart};
+use crate::drivers::{bcm_gpio, gic, power, uart};
 use crate::percpu::{self, PerCpu};
 use crate::sync::Relax;
-use crate::{cmdline, ipi, machine, memory, platform, println, sched, smp, sync, watchdog};
+use crate::{cmdline, console, heartbeat, ipi, machine, memory, platform, println, sched, smp, sync, watchdog};
 
 unsafe extern "Rust" {
     /// What the kernel is for: the image's `main.rs`, or a test kernel's list of tests.
@@ -27,6 +27,7 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     percpu::init_boot_cpu(cpu::mpidr(), stack::boot_stack_top());
     // SAFETY: boot.s calls this with what it found.
     let boot = BOOT.call_once(|| unsafe { BootInfo::new(device_tree_pa, image_pa, entry_level) });
+    bcm_gpio::light_early(boot.image_pa.start);
     uart::init_early(boot.image_pa.start);
     println!("Lazuli: entered at EL{}, image at {:#x}", boot.entry_level, boot.image_pa.start);
     let Some(tree) = boot.device_tree else {
@@ -38,6 +39,9 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     cmdline::line().check().unwrap_or_else(|error| refuse(error));
     memory::init(boot, platform);
     add_bundled_line(boot);
+    if cmdline::get("frames").is_some() {
+        console::begin_frames();
+    }
     percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
     let frames = memory::frame_allocator(&platform.ram);
     machine::init(mm_config(), frames).unwrap_or_else(|error| refuse(error));
@@ -111,6 +115,7 @@ extern "C" fn start_cpus(boot: &'static BootInfo) -> ! {
     sync::unmask_irqs();
     smp::start_secondaries();
     sched::reaper::start();
+    heartbeat::start();
     let platform = platform::get();
     let ram: u64 = platform.ram.iter().map(|ram| ram.len).sum();
     println!("{}: {} MiB, {} of {} CPUs", platform.model, ram >> 20, ipi::online().count(), percpu::count());

@@ -2,6 +2,7 @@
 # Installs what building and testing need, or says in one line how to. Changes nothing when all is there.
 #
 #   sh tools/setup.sh            compiler, linker, Rust targets, dtc, QEMU
+#   sh tools/setup.sh firmware   Debian's boot code of the Raspberry Pi, into build/firmware
 #   sh tools/setup.sh busybox    Debian's arm64 busybox, into build/busybox (the host is not touched)
 set -eu
 
@@ -106,6 +107,31 @@ busybox() {
     rm -rf "$apt"
 }
 
+# The Raspberry Pi's boot code, from Debian's section non-free-firmware; apt's own sources stay as they are.
+firmware() {
+    [ -e build/firmware/raspi/start4.elf ] && return
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    source="deb http://deb.debian.org/debian bookworm non-free-firmware"
+    if ! command -v apt-get >/dev/null || [ ! -e "$keys" ]; then
+        die "no Debian archive here; fetch start4.elf and fixup4.dat of github.com/raspberrypi/firmware and name their folder: FIRMWARE=folder"
+    fi
+    say "fetching raspi-firmware, by: $source"
+    apt=$(pwd)/build/apt-firmware
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" build/firmware/raspi
+    : >"$apt/status"
+    echo "deb [signed-by=$keys] ${source#deb }" >"$apt/sources.list"
+    if foreign_apt update >&2 && (cd build/firmware && foreign_apt download raspi-firmware >&2); then
+        dpkg -x build/firmware/raspi-firmware_*.deb build/firmware/root
+        for file in start4.elf fixup4.dat; do
+            cp "build/firmware/root/usr/lib/raspi-firmware/$file" build/firmware/raspi/
+        done
+        find build/firmware/root -name bcm2711-rpi-4-b.dtb -exec cp {} build/firmware/raspi/ \;
+    else
+        die "raspi-firmware could not be fetched; name a folder that has start4.elf and fixup4.dat: FIRMWARE=folder"
+    fi
+    rm -rf "$apt"
+}
+
 case ${1:-} in
     "")
         rust
@@ -114,5 +140,6 @@ case ${1:-} in
         qemu
         ;;
     busybox) busybox ;;
+    firmware) firmware ;;
     *) die "unknown word $1" ;;
 esac

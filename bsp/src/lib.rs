@@ -21,6 +21,17 @@ pub struct Board {
     pub early_console: u64,
     /// The clock of it, in Hz, should it be off after all.
     pub early_console_clock: u32,
+    /// An LED that can be lit before anything else works.
+    pub led: Option<Led>,
+}
+
+/// An LED at a pin, lit when that is high.
+#[derive(Debug)]
+pub struct Led {
+    /// The physical address of the pin controller.
+    pub gpio: u64,
+    /// The pin.
+    pub pin: u8,
 }
 
 /// The boards that are promised to work.

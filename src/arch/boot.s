@@ -106,6 +106,15 @@ drop_to_el1:
     msr     cntvoff_el2, xzr
     mov     x0, #0x33ff                 // CPTR_EL2: its RES1 bits; no trap of FP
     msr     cptr_el2, x0
+    mrs     x0, id_aa64dfr0_el1
+    ubfx    x0, x0, #8, #4              // PMUVer: 0 and 15 mean no PMUv3
+    sub     x0, x0, #1
+    cmp     x0, #14
+    mov     x1, xzr
+    b.hs    4f
+    mrs     x1, pmcr_el0
+    ubfx    x1, x1, #11, #5
+4:  msr     mdcr_el2, x1                // no debug or PMU trap; HPMN: all counters are EL1's
     msr     hstr_el2, xzr
     msr     vttbr_el2, xzr
     mrs     x0, midr_el1

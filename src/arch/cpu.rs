@@ -37,6 +37,23 @@ pub fn hardware() -> Hardware {
     }
 }
 
+/// False if this CPU does not take part in the coherency of caches and TLBs, as far as it can be read.
+///
+/// CPUECTLR_EL1.SMPEN (Cortex-A72 TRM, 4.3.67) must be set by firmware, since only EL3 may always write it. The register
+/// never is 0 on a real CPU; in QEMU it always is.
+pub fn is_coherent() -> bool {
+    const CORTEX_A72: u64 = 0x41 << 24 | 0xd08 << 4;
+    if MIDR_EL1.get() & 0xff00_fff0 != CORTEX_A72 {
+        return true;
+    }
+    let control: u64;
+    // SAFETY: this CPU has the register, and reading it has no effect.
+    unsafe {
+        core::arch::asm!("mrs {}, S3_1_C15_C2_1", out(reg) control, options(nomem, nostack, preserves_flags));
+    }
+    control == 0 || control & 1 << 6 != 0
+}
+
 /// Stops this CPU for good.
 pub fn halt() -> ! {
     loop {

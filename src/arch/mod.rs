@@ -10,6 +10,7 @@ pub mod fault_decode;
 pub mod fpsimd;
 pub mod mmu;
 pub mod page;
+pub mod pmu;
 pub mod stack;
 pub mod timer;
 pub mod tlbi;

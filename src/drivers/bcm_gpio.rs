@@ -52,6 +52,16 @@ pub(super) fn connect(pins: &[Pin]) {
     }
 }
 
+/// Lights the activity LED of the board that loads its kernel at this physical address: the first sign of life.
+pub fn light_early(image: u64) {
+    if let Some(led) = bsp::board_of_image(image).and_then(|board| board.led.as_ref()) {
+        let base = mmu::map_device(led.gpio, size_of::<Registers>() as u64);
+        let mut gpio = Gpio(NonNull::new(base).expect("mappings are not at 0").cast());
+        gpio.connect(&Pin { number: led.pin, function: OUTPUT, pull: None });
+        gpio.drive(led.pin, true);
+    }
+}
+
 /// Makes the board's activity LED light, or not. Nothing where the tree names none.
 pub fn set_led(lit: bool) {
     let Some((gpio, led)) = gpio().zip(platform::get().led.filter(|led| led.number < PINS)) else { return };

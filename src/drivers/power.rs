@@ -10,7 +10,7 @@ use super::bcm_pm;
 use crate::arch::mmu;
 use crate::platform::{self, Conduit};
 use crate::sync::IrqGuard;
-use crate::{cmdline, console};
+use crate::{cmdline, console, memory};
 
 /// Asks the firmware to start a CPU at a physical address, with `context` in x0.
 pub fn cpu_on(conduit: Conduit, mpidr: u64, entry: u64, context: u64) -> Result<(), Error> {
@@ -40,14 +40,24 @@ pub fn is_off(conduit: Conduit, mpidr: u64) -> bool {
 }
 
 /// Writes the entry point into the word that a parked CPU polls, and wakes the CPU.
+///
+/// Until it has turned its own caches on, that CPU reads this word and, of us, only the code of `boot.s` and its
+/// constants, which the loader put into RAM: nothing else must be cleaned.
 pub fn release_from_spin_table(release: u64, entry: u64) {
     publish_for_new_cpu();
-    let slot = mmu::phys_to_virt(release).cast::<u64>();
-    // SAFETY: the device tree gives this word of RAM to the one purpose of starting the CPU, and the
-    // linear map has all RAM. The CPU polls with its caches off: clean the line to memory.
-    unsafe {
-        slot.write_volatile(entry);
-        assembly!("dc civac, {}", in(reg) slot, options(nostack, preserves_flags));
+    if memory::has(&(release..release + 8)) {
+        let slot = mmu::phys_to_virt(release).cast::<u64>();
+        // SAFETY: the device tree gives this word of RAM to the one purpose of starting the CPU, and the
+        // linear map has all RAM. The CPU polls with its caches off: clean the line to memory.
+        unsafe {
+            slot.write_volatile(entry);
+            assembly!("dc civac, {}", in(reg) slot, options(nostack, preserves_flags));
+        }
+    } else {
+        // Firmware's own memory, which the tree forbids to map as RAM.
+        let slot = mmu::map_device(release, 8).cast::<u64>();
+        // SAFETY: as above, uncached.
+        unsafe { slot.write_volatile(entry) };
     }
     barrier::dsb(barrier::SY);
     asm::sev();

@@ -11,7 +11,7 @@ use linux_raw_sys::general as linux;
 use mm::region::{Attributes, Backing, Sharing};
 use mm::{Counter, Machine, PAGE_SIZE};
 
-use crate::arch::stack;
+use crate::arch::{pmu, stack};
 use crate::drivers::{gic, interrupt};
 use crate::errno::Errno;
 use crate::fs::borrow;
@@ -125,6 +125,7 @@ fn lazy_tlb(text: &mut Writer) -> fmt::Result {
     writeln!(text, "scheme: {}", system.config.scheme.name())?;
     writeln!(text, "debug: {}", if system.config.check { "on" } else { "off" })?;
     writeln!(text, "options: {}", system.config)?;
+    writeln!(text, "cycle_counter: {}", if pmu::has_cycle_counter() { "pmccntr_el0" } else { "none" })?;
     for &counter in Counter::ALL {
         per_cpu(text, counter.label(), |cpu| system.cpus()[cpu].counters.get(counter))?;
     }

@@ -41,12 +41,13 @@ pub use self::wait_queue::WaitQueue;
 
 use self::runqueue::Aftercare;
 use self::thread::State;
-use crate::arch::{context, fpsimd, timer};
+use crate::arch::{context, cpu, fpsimd, pmu, timer};
 use crate::drivers::{gic, interrupt};
 use crate::ipi;
 use crate::machine::Kernel;
 use crate::percpu::{self, PerCpu};
 use crate::platform;
+use crate::println;
 use crate::sync::{self, IrqGuard};
 
 /// Prepares the scheduler. CPU 0, once, before any CPU joins.
@@ -62,6 +63,13 @@ pub fn join_cpu() {
     let _masked = IrqGuard::new();
     let this = percpu::this();
     timer::init_cpu();
+    pmu::init_cpu();
+    if !cpu::is_coherent() {
+        println!(
+            "CPU {}: CPUECTLR_EL1.SMPEN is 0, so its caches are not coherent; mend the firmware",
+            percpu::cpu_id()
+        );
+    }
     gic::enable(platform::get().timer_interrupt);
     fpsimd::init_cpu(&this.sched.fp);
     this.sched.forget_alarm();

@@ -53,7 +53,7 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     let machine = &options.machine;
     let clock = if machine.icount { "one instruction takes one nanosecond" } else { "wall clock" };
     println!("\n{}; {clock}\n", machine.description());
-    print!("{}\n{LEGEND}", results::table(&all));
+    print!("{}\n{LEGEND}{}", results::table(&all), results::clocks(&all));
     save(&options, &all)?;
     match results::headline(&all) {
         Ok(line) => line.iter().for_each(|line| println!("\n{line}")),

@@ -71,7 +71,8 @@ impl Job {
     }
 }
 
-fn judge(expect: &Expect, outcome: &Outcome) -> Tally {
+/// What one boot is worth.
+pub(crate) fn judge(expect: &Expect, outcome: &Outcome) -> Tally {
     if outcome.status == HANG {
         let mut tally = Tally::of_boot(&outcome.console, 1);
         tally.failures = vec![outcome.hang_text()];

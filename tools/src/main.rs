@@ -5,20 +5,28 @@ mod bars;
 mod bench;
 mod board;
 mod broken;
+mod card;
 mod careful;
 mod cargo;
 mod cpio;
+mod crc;
+mod flash;
+mod frames;
 mod guest;
+mod hw;
+mod hw_test;
 mod image;
 mod job;
 mod loader;
 mod on_boards;
 mod options;
 mod pairwise;
+mod push;
 mod qemu;
 mod report;
 mod results;
 mod scenario;
+mod serial;
 mod standin;
 mod suite;
 mod symbols;
@@ -87,6 +95,29 @@ enum Tool {
         #[arg(long, requires = "initrd")]
         tree: Option<PathBuf>,
     },
+    /// Write a card image for the Raspberry Pi 4
+    Card {
+        /// The image to write
+        out: PathBuf,
+        #[command(flatten)]
+        options: card::Options,
+    },
+    /// Prepare a folder from which the Raspberry Pi 4 boots over the network, and say how
+    Netboot {
+        /// The folder
+        out: PathBuf,
+        #[command(flatten)]
+        options: card::Options,
+    },
+    /// Write a card image to a removable disk, after asking
+    Flash {
+        /// The disk, such as /dev/sdb
+        #[arg(long)]
+        device: PathBuf,
+        /// The image
+        #[arg(long)]
+        image: PathBuf,
+    },
     /// Copy the standard input, adding names to `  at 0x…` lines
     Symbols {
         /// The kernel's ELF file
@@ -140,6 +171,12 @@ fn execute(tool: Tool) -> Result<ExitCode> {
             }
             write(&out, &image)?;
         }
+        Tool::Card { out, options } => {
+            card::write_image(&card::files(&options)?, &out)?;
+            println!("{}; write it with: make flash DEVICE=/dev/sdX", out.display());
+        }
+        Tool::Netboot { out, options } => card::write_folder(&card::files(&options)?, &out)?,
+        Tool::Flash { device, image } => return flash::run(&device, &image).map(from),
         Tool::Symbols { elf } => annotate(&elf)?,
         Tool::Size { file, max } => check_size(&file, &max)?,
         Tool::CheckQemu => check_qemu()?,

@@ -110,6 +110,14 @@ call, flush = IPIs by reason; TLBI-IS = broadcast, TLBI = local invalidations. d
 that still wait to be freed, at the end; most = the most at once so far.
 ";
 
+/// Which clock each figure came from.
+pub(crate) fn clocks(all: &[Measurement]) -> String {
+    let hz = all.first().map_or(0.0, |measurement| measurement.get("hz"));
+    let cycles = all.iter().any(|measurement| measurement.fields.contains_key("pmccntr_cycles"));
+    let cycles = if cycles { "; pmccntr_cycles, in the file, by PMCCNTR_EL0 of the CPU that measured" } else { "" };
+    format!("Clocks: ops/s by CNTVCT_EL0 at {} Hz{cycles}.\n", table::number(hz))
+}
+
 /// Shared writes per user→idle→user switch under `scheme`, over all workloads whose partner is on another CPU.
 fn lazy_writes_per_switch(all: &[Measurement], scheme: &str) -> Option<f64> {
     let remote = || all.iter().filter(|m| m.scheme == scheme && m.is_remote_switch());
@@ -176,6 +184,13 @@ mod tests {
         let tail = ["100,000", "4.00", "0", "-", "-", "-", "-", "1.00", "0.07", "-", "3"];
         assert_eq!(row[2..], tail);
         assert_eq!(row.len(), HEADS.len());
+    }
+
+    #[test]
+    fn the_clocks_are_named() {
+        let line = |more: &str| parse("eager", &format!("result workload=a ops=1 ns=1 hz=54000000{more}"));
+        assert_eq!(clocks(&line("")), "Clocks: ops/s by CNTVCT_EL0 at 54,000,000 Hz.\n");
+        assert!(clocks(&line(" pmccntr_cycles=7")).contains("PMCCNTR_EL0"));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::board::Board;
 use crate::careful;
 use crate::cargo::{self, TestBinary};
 use crate::guest;
+use crate::hw;
+use crate::hw_test;
 use crate::job::{Expect, Job, Judged};
 use crate::qemu;
 use crate::report::Tally;
@@ -16,6 +18,8 @@ use crate::scenario::Parts;
 use crate::standin::StandIn;
 use crate::suite::{Cell, Rules, Suite, all_cells, full_cells, pairwise_cells};
 
+/// The name of the tests over a serial line, for `--cell`.
+const SERIAL_TEST: &str = "serial-line";
 /// How much of a failed boot's console is shown.
 const TAIL: usize = 30;
 /// The test kernel whose tests panic, which no suite may.
@@ -51,6 +55,12 @@ pub(crate) struct Options {
     /// The stand-in firmware (ELF)
     #[arg(long)]
     firmware: PathBuf,
+    /// The chain loader (ELF)
+    #[arg(long)]
+    chainload: PathBuf,
+    /// Run on the real board behind this serial port, which waits in its chain loader
+    #[arg(long)]
+    serial: Option<PathBuf>,
     /// A static busybox for arm64
     #[arg(long)]
     busybox: Option<PathBuf>,
@@ -66,16 +76,33 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         cargo::test_kernels()?.into_iter().partition(|test| test.name == ENDINGS);
     let suites = suites(options, kernels)?;
     let mut jobs = select(options, &suites)?;
+    if let Some(port) = &options.serial {
+        jobs.retain(|job| job.machine.board == Board::Rpi4);
+        return verdict(&hw::run(port, &jobs)?);
+    }
     let mut single = scenarios(options, endings)?;
     single.extend(careful(options, &suites)?);
     jobs.extend(single.into_iter().filter(|job| job.name.contains(&options.cell)));
     jobs.retain(|job| options.board.is_none_or(|board| job.machine.board == board));
     leave_out_what_qemu_lacks(&mut jobs, &mut total)?;
-    ensure!(!jobs.is_empty(), "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1", options.cell);
+    let serial = serial_test(options, &suites)?;
+    ensure!(
+        !jobs.is_empty() || serial.is_some(),
+        "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1",
+        options.cell
+    );
     std::fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
     total.add(run_all(&jobs, &options.logs)?);
-    ensure!(!guest::stopped(), "interrupted");
+    if let Some(job) = serial {
+        total.add(hw_test::run(&qemu::raw_kernel(&options.chainload)?, &job)?);
+    }
     println!("\nconsoles are in {}", options.logs.display());
+    verdict(&total)
+}
+
+/// Prints the sum. Returns whether all passed.
+fn verdict(total: &Tally) -> Result<bool> {
+    ensure!(!guest::stopped(), "interrupted");
     if total.skipped > 0 {
         println!("{} skipped", total.skipped);
     }
@@ -84,6 +111,16 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     println!("{} passed, {} failed", total.passed, total.failures.len());
     Ok(total.failures.is_empty())
+}
+
+/// What is pushed over a serial line, where this QEMU has the board.
+fn serial_test(options: &Options, suites: &[Suite]) -> Result<Option<Job>> {
+    let wanted = SERIAL_TEST.contains(&options.cell) && options.board != Some(Board::Virt);
+    if !wanted || qemu::version()? < Board::Rpi4.first_qemu() {
+        return Ok(None);
+    }
+    let on_rpi4 = |cell: &Cell| cell.board() == Board::Rpi4 && cell.suite(suites).name == "boot";
+    all_cells(suites).iter().find(|cell| on_rpi4(cell)).map(|cell| job(cell, suites)).transpose()
 }
 
 fn suites(options: &Options, kernels: Vec<TestBinary>) -> Result<Vec<Suite>> {
@@ -149,22 +186,23 @@ fn careful(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
 
 /// The boots to run. A full name is looked up in the whole product, so that any failure can be run again by name.
 fn select(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
-    let job = |cell: &Cell| {
-        let suite = cell.suite(suites);
-        Ok(Job {
-            name: cell.name(suites),
-            machine: cell.machine(suites)?,
-            elf: suite.elf.clone(),
-            timeout_s: suite.rules.timeout_s,
-            expect: Expect::Report,
-        })
-    };
     let every = all_cells(suites);
     if let Some(cell) = every.iter().find(|cell| cell.name(suites) == options.cell) {
-        return Ok(vec![job(cell)?]);
+        return Ok(vec![job(cell, suites)?]);
     }
     let cells = if options.full { full_cells(suites) } else { pairwise_cells(suites) };
-    cells.iter().filter(|cell| cell.name(suites).contains(&options.cell)).map(job).collect()
+    cells.iter().filter(|cell| cell.name(suites).contains(&options.cell)).map(|cell| job(cell, suites)).collect()
+}
+
+fn job(cell: &Cell, suites: &[Suite]) -> Result<Job> {
+    let suite = cell.suite(suites);
+    Ok(Job {
+        name: cell.name(suites),
+        machine: cell.machine(suites)?,
+        elf: suite.elf.clone(),
+        timeout_s: suite.rules.timeout_s,
+        expect: Expect::Report,
+    })
 }
 
 /// Counts the boots on boards that came with a later QEMU as skipped, and says so.

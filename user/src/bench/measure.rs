@@ -10,6 +10,7 @@ pub struct Started {
     counters: Counters,
     clock: Instant,
     ticks: u64,
+    cycles: Option<u64>,
 }
 
 /// What happened in a region.
@@ -26,7 +27,7 @@ pub struct Sample {
 /// Starts a region. The costly read of the counters comes first, the marker last.
 pub fn start() -> Started {
     let counters = Counters::read();
-    let started = Started { counters, clock: Instant::now(), ticks: cpu::ticks() };
+    let started = Started { counters, clock: Instant::now(), ticks: cpu::ticks(), cycles: cpu::cycles() };
     cpu::mark_start();
     started
 }
@@ -35,9 +36,12 @@ impl Started {
     /// Ends the region.
     pub fn end(self) -> Sample {
         cpu::mark_end();
+        let cycles = cpu::cycles().zip(self.cycles).map(|(end, start)| end.wrapping_sub(start));
         let ticks = cpu::ticks() - self.ticks;
         let ns = self.clock.elapsed().as_nanos() as u64;
-        Sample { ns, ticks, counters: Counters::read().since(&self.counters) }
+        let mut counters = Counters::read().since(&self.counters);
+        counters.extend(cycles.map(|cycles| ("pmccntr_cycles".to_owned(), cycles as i64)));
+        Sample { ns, ticks, counters }
     }
 }
 

@@ -1,6 +1,6 @@
 //! CPUs: affinity, the counter register, and the marker instructions.
 
-use std::{arch::asm, io, mem};
+use std::{arch::asm, fs, io, mem, sync::OnceLock};
 
 use super::check;
 
@@ -48,6 +48,19 @@ pub fn ticks() -> u64 {
     // SAFETY: reads a register that Linux and Lazuli open to EL0; the ISB keeps the read from moving up.
     unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) value, options(nostack)) };
     value
+}
+
+/// This CPU's cycle counter, where the kernel says that programs may read it.
+pub fn cycles() -> Option<u64> {
+    static READABLE: OnceLock<bool> = OnceLock::new();
+    let says_so =
+        || fs::read_to_string("/proc/lazy_tlb").is_ok_and(|text| text.contains("cycle_counter: pmccntr_el0\n"));
+    READABLE.get_or_init(says_so).then(|| {
+        let value: u64;
+        // SAFETY: reads a register that the kernel has opened to EL0, as it says itself; ISB as in `ticks`.
+        unsafe { asm!("isb", "mrs {}, pmccntr_el0", out(reg) value, options(nostack)) };
+        value
+    })
 }
 
 /// How many ticks make a second.

@@ -1,0 +1,118 @@
+//! Pushes an image to the chain loader; `tests/chainload/src/main.rs` states the protocol.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::crc::crc32;
+use crate::serial::{Wire, listen};
+
+const READY: &[u8] = b"LZRDY\n";
+const MAGIC: &[u8] = b"LZLD";
+const BLOCK: usize = 1024;
+/// The index of the block that ends an image.
+const END: u32 = u32::MAX;
+const GOOD: u8 = b'K';
+const AGAIN: u8 = b'N';
+/// How long the loader may take to announce itself, booting included.
+const TO_READY: Duration = Duration::from_secs(60);
+const TO_ANSWER: Duration = Duration::from_secs(3);
+/// How often the same is sent before the line is given up.
+const ATTEMPTS: u32 = 20;
+
+/// What the loader answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Good,
+    Again,
+    /// It has begun anew.
+    Ready,
+    Nothing,
+}
+
+/// Pushes `image`; when this returns, it has been started. Returns how much had to be sent again.
+pub(crate) fn push(wire: &mut dyn Wire, image: &[u8]) -> Result<u32> {
+    let mut repeated = 0;
+    for _ in 0..ATTEMPTS {
+        wait_for_loader(wire)?;
+        send_header(wire, image)?;
+        if send_blocks(wire, image, &mut repeated)? {
+            return Ok(repeated);
+        }
+    }
+    bail!("the chain loader has begun anew {ATTEMPTS} times: the line loses too much")
+}
+
+fn wait_for_loader(wire: &mut dyn Wire) -> Result<()> {
+    let mut seen = Vec::new();
+    let ready = listen(wire, TO_READY, |bytes| {
+        seen.extend_from_slice(bytes);
+        seen.windows(READY.len()).any(|window| window == READY).then_some(())
+    })?;
+    ready.with_context(|| {
+        let tail = String::from_utf8_lossy(&seen[seen.len().saturating_sub(200)..]).into_owned();
+        format!("no chain loader within {} s; `make chainload` makes its card; heard: {tail:?}", TO_READY.as_secs())
+    })
+}
+
+/// Sends the header until it is taken.
+fn send_header(wire: &mut dyn Wire, image: &[u8]) -> Result<()> {
+    let fields: Vec<u8> = [image.len() as u32, crc32(image)].into_iter().flat_map(u32::to_le_bytes).collect();
+    let header = [MAGIC, &fields, &crc32(&fields).to_le_bytes()].concat();
+    for _ in 0..ATTEMPTS {
+        wire.send(&header)?;
+        match answer(wire)? {
+            // Silence: it has taken the header, and its answer was lost; else it would announce itself again.
+            Answer::Good | Answer::Nothing => return Ok(()),
+            Answer::Ready | Answer::Again => {}
+        }
+    }
+    bail!("the chain loader does not take the header: is the image too large, or the line too bad?")
+}
+
+/// Sends all blocks that are not zero, and the end. False if the loader has begun anew.
+fn send_blocks(wire: &mut dyn Wire, image: &[u8], repeated: &mut u32) -> Result<bool> {
+    let blocks = image.len().div_ceil(BLOCK);
+    let whole = image.chunks(BLOCK).enumerate().filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0));
+    for (index, bytes) in whole.map(|(index, bytes)| (index as u32, bytes)).chain([(END, [].as_slice())]) {
+        eprint!("\rpushing {} %", (index as usize).min(blocks) * 100 / blocks);
+        if !send_block(wire, index, bytes, repeated)? {
+            return Ok(false);
+        }
+    }
+    eprintln!();
+    Ok(true)
+}
+
+/// Sends one block until it is taken. False if the loader has begun anew.
+fn send_block(wire: &mut dyn Wire, index: u32, bytes: &[u8], repeated: &mut u32) -> Result<bool> {
+    let mut block = index.to_le_bytes().to_vec();
+    block.extend_from_slice(bytes);
+    block.resize(4 + BLOCK, 0);
+    block.extend(crc32(&block).to_le_bytes());
+    for attempt in 0..ATTEMPTS {
+        *repeated += u32::from(attempt > 0);
+        wire.send(&block)?;
+        match answer(wire)? {
+            Answer::Good => return Ok(true),
+            // The answer to the end may be lost, and the kernel already running: its first words are no answer.
+            Answer::Nothing | Answer::Again if index == END && attempt > 0 => return Ok(true),
+            Answer::Ready => return Ok(false),
+            Answer::Again | Answer::Nothing => {}
+        }
+    }
+    bail!("block {index} did not arrive in {ATTEMPTS} attempts")
+}
+
+fn answer(wire: &mut dyn Wire) -> Result<Answer> {
+    let answer = listen(wire, TO_ANSWER, |bytes| {
+        bytes.first().map(|first| match *first {
+            GOOD => Answer::Good,
+            AGAIN => Answer::Again,
+            _ if bytes.windows(2).any(|pair| READY.windows(2).any(|part| part == pair)) => Answer::Ready,
+            // A damaged answer. If it said that all is well, the loader says so again to the same block.
+            _ => Answer::Again,
+        })
+    })?;
+    Ok(answer.unwrap_or(Answer::Nothing))
+}
