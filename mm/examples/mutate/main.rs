@@ -1,8 +1,9 @@
 //! Breaks the mm layer, one rule at a time, and watches the tests of the lying machine go red.
 //!
 //! Each mutation is a handful of replacements in a copy of the package under `target/mutants`. A
-//! mutation that no test notices is a hole in the tests, and the exit status says so. Names on the
-//! command line choose mutations by part of their name.
+//! mutation that no test notices is a hole in the tests, and the exit status says so. The first test
+//! that notices is enough: the others are not waited for. Names on the command line choose mutations
+//! by part of their name.
 
 mod list;
 mod waiting;
@@ -102,7 +103,7 @@ impl Copy {
         let (build, log) = (self.0.join("build.log"), self.0.join("test.log"));
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["test", "--package", "mm", "--test", "model", "--no-run", "--color", "never"]);
-        if self.run(cargo, Stdio::null(), output_to(&build)) != Some(true) {
+        if self.run(cargo, Stdio::null(), output_to(&build), || false) != Some(true) {
             return Verdict::Broken(format!("it does not compile, see {}", build.display()));
         }
         // Run without Cargo in between, so that tests which never end can be ended.
@@ -110,15 +111,18 @@ impl Copy {
         let Some(program) = executable(&built) else {
             return Verdict::Broken("Cargo does not say where the tests are".to_string());
         };
-        match self.run(Command::new(self.0.join(program)), output_to(&log), Stdio::null()) {
+        let noticed = || failures(&fs::read_to_string(&log).unwrap_or_default());
+        let tests = Command::new(self.0.join(program));
+        match self.run(tests, output_to(&log), Stdio::null(), || !noticed().is_empty()) {
             Some(true) => Verdict::Survived,
-            Some(false) => Verdict::Caught(failures(&fs::read_to_string(&log).unwrap_or_default())),
+            Some(false) => Verdict::Caught(noticed()),
             None => Verdict::Broken("the tests never end".to_string()),
         }
     }
 
-    /// Runs to the end; gives its success, or `None` if it took too long.
-    fn run(&self, mut command: Command, stdout: Stdio, stderr: Stdio) -> Option<bool> {
+    /// Runs to the end; gives its success, or `None` if it took too long. A run that has failed
+    /// `enough` is ended.
+    fn run(&self, mut command: Command, stdout: Stdio, stderr: Stdio, enough: impl Fn() -> bool) -> Option<bool> {
         command.current_dir(&self.0).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         command.env("LAZULI_SEEDS", SEEDS).env("RUST_BACKTRACE", "0");
         let mut child = command.spawn().ok()?;
@@ -126,6 +130,11 @@ impl Copy {
         while start.elapsed() < PATIENCE {
             if let Some(status) = child.try_wait().ok()? {
                 return Some(status.success());
+            }
+            if enough() {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Some(false);
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -145,10 +154,10 @@ fn executable(log: &str) -> Option<&str> {
     line.split_once('(')?.1.split_once(')').map(|(path, _)| path)
 }
 
-/// The tests that a log lists as failed, without their modules' names where those say nothing.
+/// The tests that have failed so far.
 fn failures(log: &str) -> Vec<String> {
-    let list = log.rsplit("\nfailures:\n").next().unwrap_or_default();
-    list.lines().map_while(|line| line.strip_prefix("    ")).map(str::to_string).collect()
+    let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_string());
+    log.lines().filter_map(failed).collect()
 }
 
 /// The workspace's manifest with this package as its only member.
