@@ -101,15 +101,10 @@ fn insert(free: &mut Table<Region, 96>, region: Region) {
 
 /// Cuts the pages that `taken` touches out of `free`.
 fn remove(free: &mut Table<Region, 96>, taken: &Range<u64>) {
-    let start = taken.start / PAGE * PAGE;
-    let end = taken.end.next_multiple_of(PAGE);
+    let hole = Region { base: taken.start, len: taken.end - taken.start }.outward();
     let mut rest = Table::new();
     for range in free.iter() {
-        let below = range.base..range.end().min(start.max(range.base));
-        let above = range.base.max(end.min(range.end()))..range.end();
-        for part in [below, above] {
-            insert(&mut rest, Region { base: part.start, len: part.end - part.start });
-        }
+        range.without(hole).into_iter().for_each(|part| insert(&mut rest, part));
     }
     *free = rest;
 }

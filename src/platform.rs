@@ -4,6 +4,7 @@ mod devices;
 mod error;
 mod memory;
 mod parse;
+mod region;
 mod table;
 mod tree;
 
@@ -11,32 +12,12 @@ use dtoolkit::fdt::Fdt;
 use spin::once::Once;
 
 pub use self::error::Error;
+pub use self::region::Region;
 pub use self::table::Table;
 use crate::sync::Relax;
 
 /// The bits of `MPIDR_EL1` that are an affinity: Aff3 and Aff2 to Aff0.
 pub const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
-
-/// A range of physical memory or device registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Region {
-    /// The first byte.
-    pub base: u64,
-    /// How many bytes.
-    pub len: u64,
-}
-
-impl Region {
-    /// A region, if it ends within the 48 bits that the kernel can map.
-    pub fn new(base: u64, len: u64) -> Option<Self> {
-        (base.checked_add(len)? <= 1 << 48).then_some(Self { base, len })
-    }
-
-    /// The first byte after it.
-    pub fn end(&self) -> u64 {
-        self.base + self.len
-    }
-}
 
 /// The instruction that reaches the firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,6 @@ use dtoolkit::fdt::{Fdt, FdtNode};
 
 use super::{Error, Platform, Region, Table, tree};
 
-const PAGE: u64 = 4096;
-
 /// Fills in `ram` and `reserved`; `initrd` is known.
 pub(super) fn read<'t>(tree: Fdt<'t>, platform: &mut Platform<'t>) -> Result<(), Error> {
     ram(tree, &mut platform.ram)?;
@@ -20,7 +18,7 @@ pub(super) fn read<'t>(tree: Fdt<'t>, platform: &mut Platform<'t>) -> Result<(),
             if node.property("no-map").is_some() {
                 // A Normal mapping would let the CPU read it speculatively, which firmware that
                 // protects it may answer with an SError.
-                cut(&mut platform.ram, outward(region?))?;
+                cut(&mut platform.ram, region?.outward())?;
             } else {
                 reserve(platform, region?)?;
             }
@@ -33,7 +31,7 @@ fn ram<const N: usize>(tree: Fdt<'_>, ram: &mut Table<Region, N>) -> Result<(), 
     let is_memory = |node: &FdtNode<'_>| tree::string(node, "device_type") == Some("memory");
     for node in tree.root().children().filter(is_memory).filter(tree::is_enabled) {
         for region in regions(&node, "/memory")? {
-            push(ram, inward(region?), "memory regions")?;
+            push(ram, region?.inward(), "memory regions")?;
         }
     }
     ram.sort_unstable();
@@ -44,7 +42,7 @@ fn ram<const N: usize>(tree: Fdt<'_>, ram: &mut Table<Region, N>) -> Result<(), 
 }
 
 fn reserve(platform: &mut Platform<'_>, region: Region) -> Result<(), Error> {
-    push(&mut platform.reserved, outward(region), "reserved regions")
+    push(&mut platform.reserved, region.outward(), "reserved regions")
 }
 
 /// Appends a region, unless it is empty.
@@ -75,26 +73,10 @@ fn regions<'t>(
 fn cut<const N: usize>(ram: &mut Table<Region, N>, hole: Region) -> Result<(), Error> {
     let mut rest = Table::new();
     for region in ram.iter() {
-        let below_end = region.end().min(hole.base.max(region.base));
-        let above_base = region.base.max(hole.end().min(region.end()));
-        let below = Region { base: region.base, len: below_end - region.base };
-        let above = Region { base: above_base, len: region.end() - above_base };
-        push(&mut rest, below, "memory regions")?;
-        push(&mut rest, above, "memory regions")?;
+        for part in region.without(hole) {
+            push(&mut rest, part, "memory regions")?;
+        }
     }
     *ram = rest;
     Ok(())
-}
-
-/// The whole pages inside a region.
-fn inward(region: Region) -> Region {
-    let base = region.base.next_multiple_of(PAGE);
-    let end = region.end() / PAGE * PAGE;
-    Region { base, len: end.saturating_sub(base) }
-}
-
-/// The whole pages that a region touches.
-fn outward(region: Region) -> Region {
-    let base = region.base / PAGE * PAGE;
-    Region { base, len: region.end().next_multiple_of(PAGE) - base }
 }
