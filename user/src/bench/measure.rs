@@ -24,10 +24,11 @@ pub struct Sample {
     pub counters: Vec<(String, i64)>,
 }
 
-/// Starts a region. The costly read of the counters comes first, the marker last.
+/// Starts a region. The costly reads of the counters come first, the clocks and the marker last.
 pub fn start() -> Started {
     let counters = Counters::read();
-    let started = Started { counters, clock: Instant::now(), ticks: cpu::ticks(), cycles: cpu::cycles() };
+    let cycles = cpu::cycles();
+    let started = Started { counters, clock: Instant::now(), ticks: cpu::ticks(), cycles };
     cpu::mark_start();
     started
 }
@@ -36,9 +37,9 @@ impl Started {
     /// Ends the region.
     pub fn end(self) -> Sample {
         cpu::mark_end();
-        let cycles = cpu::cycles().zip(self.cycles).map(|(end, start)| end.wrapping_sub(start));
-        let ticks = cpu::ticks() - self.ticks;
         let ns = self.clock.elapsed().as_nanos() as u64;
+        let ticks = cpu::ticks() - self.ticks;
+        let cycles = cpu::cycles().zip(self.cycles).map(|(end, start)| end.wrapping_sub(start));
         let mut counters = Counters::read().since(&self.counters);
         counters.extend(cycles.map(|cycles| ("pmccntr_cycles".to_owned(), cycles as i64)));
         Sample { ns, ticks, counters }
