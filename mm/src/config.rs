@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::flush::FlushMode;
-use crate::lazy::Scheme;
+use crate::lazy::{Scheme, fixed};
 
 /// The words `lazy_tlb=` takes.
 const SCHEMES: &[(&str, Scheme)] = &[
@@ -134,6 +134,8 @@ pub enum ConfigError<'a> {
         /// What it can be with.
         valid: &'static str,
     },
+    /// The build knows another scheme only, or none of the modifiers that change the switch.
+    OtherBuild(Scheme),
     /// `asid_bits=` is not a number the CPU can do.
     BadAsidBits {
         /// What was given.
@@ -166,6 +168,10 @@ impl fmt::Display for ConfigError<'_> {
             Self::BadValue { option, given, valid } => write!(f, "{option}={given}: valid are {valid}"),
             Self::Together { option, with: (name, value), valid } => {
                 write!(f, "{option} means nothing with {name}={value}; it is valid with {valid}")
+            }
+            Self::OtherBuild(fixed) => {
+                let name = fixed.name();
+                write!(f, "this kernel was built for plain lazy_tlb={name}; build it without LAZULI_FIXED_SCHEME")
             }
             Self::BadAsidBits { given, most } => {
                 write!(f, "asid_bits={given}: valid are 2 to {most}, the size this CPU has")
@@ -241,6 +247,9 @@ impl Config {
     /// # Errors
     /// If two of them do not.
     pub fn check(&self) -> Result<(), ConfigError<'static>> {
+        if let Some(fixed) = fixed::FIXED.filter(|_| !fixed::allows(self)) {
+            return Err(ConfigError::OtherBuild(fixed));
+        }
         let shootdown = self.scheme == Scheme::Shootdown;
         let mode = ("tlbi", self.flush.name());
         let scheme = ("lazy_tlb", self.scheme.name());

@@ -43,6 +43,9 @@ define_counters! {
     LazyGrabs = "lazy_grabs",
     /// Shared read-modify-writes of an `mm_count` because a CPU stopped being lazy.
     LazyDrops = "lazy_drops",
+    /// CPUs that entered an `mm_cpumask`: with [`Counter::Ttbr0Writes`], which change a slot each, all shared
+    /// stores of a switch.
+    MaskBitsSet = "mask_bits_set",
     /// Shoot requests that found the CPU lazy on the dead `Mm`.
     ShootFoundLazy = "shoot_found_lazy",
     /// Shoot requests that found it gone already.

@@ -19,7 +19,8 @@ use crate::asid::CpuAsid;
 use crate::config::Config;
 use crate::flush::forget_here;
 use crate::handle::{DeadSlot, MmRef, RefSlot};
-use crate::lazy::{Departure, Scheme};
+use crate::lazy::fixed::may_be;
+use crate::lazy::{Departure, Entry, Scheme};
 use crate::machine::{Machine, Point, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
@@ -45,10 +46,10 @@ pub struct CpuState<M: Machine> {
     left_last: DeadSlot<M>,
     /// This CPU's number.
     pub id: CpuId,
-    /// The scheme, on a line that the switch has at hand.
-    pub(crate) scheme: Scheme,
-    /// The scheme's part in leaving an `Mm`.
-    departure: Departure,
+    /// What [`CpuState::entry`] and [`CpuState::departure`] say, unless this build knows only one scheme. On a line
+    /// that the switch has at hand.
+    pub(crate) chosen_entry: Entry,
+    pub(crate) chosen_departure: Departure,
     /// When the slot was last about to be tagged, in nanoseconds. Written by who tags it.
     tagged_at: AtomicU64,
     /// The last epoch in which this CPU held no dead `Mm`, under `qsbr`.
@@ -68,8 +69,8 @@ impl<M: Machine> CpuState<M> {
             departed: RefSlot::new(),
             left_last: DeadSlot::new(),
             id,
-            scheme: config.scheme,
-            departure: Departure::of(config),
+            chosen_entry: Entry::of(config.scheme),
+            chosen_departure: Departure::of(config),
             tagged_at: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             asid: CpuAsid::new(),
@@ -122,10 +123,10 @@ impl<M: Machine> CpuState<M> {
         self.own.load(Ordering::Relaxed).is_null()
     }
 
-    /// Loads `next`, and makes this CPU a holder of it.
+    /// Loads `next`, and makes this CPU a holder of it. Says whether it was the last to leave a dead `Mm`.
     #[inline]
-    fn load(&self, next: &Mm<M>) {
-        self.load_under(self.prepare(next), next);
+    fn load(&self, next: &Mm<M>) -> bool {
+        self.load_under(self.prepare(next), next)
     }
 
     /// Loads `init_mm`: a lazy CPU leaves the user root it kept.
@@ -139,7 +140,7 @@ impl<M: Machine> CpuState<M> {
     /// own mask bit, DSB, MSR TTBR0, ISB, DSB, slot. Were the slot published before the DSB, a
     /// shooter could free the root while this CPU's walker still reads it.
     #[inline]
-    fn load_under(&self, asid: Asid, next: &Mm<M>) {
+    fn load_under(&self, asid: Asid, next: &Mm<M>) -> bool {
         debug_assert!(M::irqs_masked(), "TTBR0 and its slot change together, interrupts masked");
         let ttbr = Ttbr::new(next.root(), asid);
         // Release: pairs with the Acquire in `shadow_ttbr`.
@@ -148,16 +149,19 @@ impl<M: Machine> CpuState<M> {
         self.asid.switched();
         self.counters.count(Counter::Ttbr0Writes);
         point::<M>(Point::RootLoaded);
-        if self.departure == Departure::Publish {
+        if self.departure() == Departure::Publish {
             self.loaded.publish(next);
+            false
         } else {
-            self.depart(next);
+            self.depart(next)
         }
     }
 
-    /// The slot's change where the scheme has more to do than name the next `Mm`.
-    fn depart(&self, next: &Mm<M>) {
-        match self.departure {
+    /// The slot's change where the scheme has more to do than name the next `Mm`. Kept apart, or its registers would be
+    /// saved in every switch.
+    #[inline(never)]
+    fn depart(&self, next: &Mm<M>) -> bool {
+        match self.departure() {
             Departure::Publish => self.loaded.publish(next),
             Departure::PublishAndTrim => self.loaded.with(|left| {
                 // The slot no longer keeps `left`, but the own bit in its mask does: who frees it would
@@ -173,6 +177,7 @@ impl<M: Machine> CpuState<M> {
             Departure::Drain => {
                 if let Some(dead) = self.loaded.swap(next) {
                     self.left_last.put(dead);
+                    return true;
                 }
             }
             Departure::NoteEpoch => {
@@ -180,6 +185,7 @@ impl<M: Machine> CpuState<M> {
                 self.note_epoch();
             }
         }
+        false
     }
 
     /// Clears the own bit in the mask of an `Mm` that was just left, if it has no users any more: nobody
@@ -210,6 +216,9 @@ impl<M: Machine> CpuState<M> {
 
     /// Hands the dead `Mm` that this CPU was the last to leave, if any, to who frees it.
     pub(crate) fn settle(&self) {
+        if !may_be(Scheme::Handoff) {
+            return;
+        }
         if let Some(dead) = self.left_last.take() {
             M::system().left.push(dead);
         }
@@ -220,6 +229,7 @@ impl<M: Machine> CpuState<M> {
     fn prepare(&self, next: &Mm<M>) -> Asid {
         if !next.holders().holds(self.id) {
             point::<M>(Point::BitClear);
+            self.counters.count(Counter::MaskBitsSet);
             next.holders().set_own(self.id);
             point::<M>(Point::BitSet);
             M::run(Sequence::PublishHolder, 0);
@@ -230,21 +240,24 @@ impl<M: Machine> CpuState<M> {
     fn user_to_kernel(&self, own: &Mm<M>) {
         M::run(Sequence::TaskSwitch, 0);
         self.own.store(ptr::null_mut(), Ordering::Relaxed);
-        self.scheme.enter_lazy(self, own);
+        self.entry().enter_lazy(self, own);
     }
 
-    fn kernel_to_user(&self, next: &Mm<M>) {
+    fn kernel_to_user(&self, next: &Mm<M>) -> bool {
+        let mut unfinished = false;
         if self.has_loaded(next) {
             // No TTBR0 write, no shared store: the number under it survived any rollover (rule 7).
             // `next` has a user, so this cannot be its last reference.
             drop(self.leave_lazy());
         } else {
-            self.load(next);
+            unfinished = self.load(next);
             if let Some(left) = self.leave_lazy() {
                 self.departed.put(left);
+                unfinished = true;
             }
         }
         self.own.store(ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
+        unfinished
     }
 
     /// The task that ran here has given its `Mm` up (`lazy_tlb.exit=init`): the CPU does not stay lazy on
@@ -259,6 +272,9 @@ impl<M: Machine> CpuState<M> {
     /// Takes the lazy reference out, where the scheme keeps one.
     #[inline]
     pub(crate) fn leave_lazy(&self) -> Option<MmRef<M>> {
+        if !may_be(Scheme::Refcount) {
+            return None;
+        }
         let left = self.lazy.take();
         if left.is_some() {
             self.counters.count(Counter::LazyDrops);
@@ -266,12 +282,17 @@ impl<M: Machine> CpuState<M> {
         left
     }
 
-    fn user_to_user(&self, next: &Mm<M>) {
+    /// The reference that the switch took from this CPU.
+    #[inline]
+    fn departed(&self) -> Option<MmRef<M>> {
+        if may_be(Scheme::Refcount) { self.departed.take() } else { None }
+    }
+
+    fn user_to_user(&self, next: &Mm<M>) -> bool {
         M::run(Sequence::TaskSwitch, 0);
-        if !self.has_loaded(next) {
-            self.load(next);
-        }
+        let unfinished = !self.has_loaded(next) && self.load(next);
         self.own.store(ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
+        unfinished
     }
 }
 
@@ -280,39 +301,36 @@ impl<M: Machine> System<M> {
     /// kernel thread, idle, or a task that has none any more. It needs the CPU's own part only, and
     /// so does not look for the shared one.
     ///
-    /// Interrupts are masked. Both `Mm`s have users throughout: the tasks' own. After it, with no
-    /// lock held, comes [`System::finish_switch`].
+    /// Interrupts are masked. Both `Mm`s have users throughout: the tasks' own. If it says so, [`System::finish_switch`]
+    /// comes after it, with no lock held; else that would find nothing to do.
     #[inline]
-    pub fn switch_to(prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
+    #[must_use = "the switch may have to be finished"]
+    pub fn switch_to(prev: Option<&Mm<M>>, next: Option<&Mm<M>>) -> bool {
         let cpu = M::cpu_state();
         debug_assert!(M::irqs_masked(), "slot, task and TTBR0 change together, interrupts masked");
         debug_assert!(prev.map_or(cpu.is_lazy(), |mm| cpu.owns(mm) && cpu.has_loaded(mm)), "{prev:?} is not what runs");
-        let kind = match (prev, next) {
-            (None, None) => Counter::SwitchKernelKernel,
+        let (kind, unfinished) = match (prev, next) {
+            (None, None) => (Counter::SwitchKernelKernel, false),
             (Some(prev), None) => {
                 cpu.user_to_kernel(prev);
-                Counter::SwitchUserKernel
+                (Counter::SwitchUserKernel, false)
             }
             (None, Some(next)) => {
                 let kind = if cpu.has_loaded(next) { Counter::SwitchKernelSame } else { Counter::SwitchKernelOther };
-                cpu.kernel_to_user(next);
-                kind
+                (kind, cpu.kernel_to_user(next))
             }
-            (Some(_), Some(next)) => {
-                cpu.user_to_user(next);
-                Counter::SwitchUserUser
-            }
+            (Some(_), Some(next)) => (Counter::SwitchUserUser, cpu.user_to_user(next)),
         };
         cpu.counters.count(kind);
+        unfinished
     }
 
     /// Gives back what the switch before it took from this CPU: its lazy reference, or its share in
     /// a dead `Mm`. It may be the last one, so this runs in the next task's context. Called with
     /// interrupts masked, it leaves the free to the reaper.
-    #[inline]
     pub fn finish_switch() {
         let cpu = M::cpu_state();
-        drop(cpu.departed.take());
+        drop(cpu.departed());
         cpu.settle();
     }
 
@@ -324,14 +342,17 @@ impl<M: Machine> System<M> {
     /// bug that `ARCH_WANT_IRQS_OFF_ACTIVATE_MM` fixed).
     pub fn transition(&self, prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
         let masked = M::mask_irqs();
-        Self::switch_to(prev, next);
+        let mut unfinished = Self::switch_to(prev, next);
         let cpu = M::cpu_state();
         if prev.is_some() && next.is_none() && self.config.unlazy_at_exit {
             cpu.leave_for_good();
+            unfinished = true;
         }
-        let departed = cpu.departed.take();
-        cpu.settle();
-        drop(masked);
-        drop(departed);
+        if unfinished {
+            let departed = cpu.departed();
+            cpu.settle();
+            drop(masked);
+            drop(departed);
+        }
     }
 }

@@ -39,7 +39,7 @@ pub use self::thread::{Builder, Thread};
 pub use self::wait::{Patience, Signals, WaitError, park, sleep_until};
 pub use self::wait_queue::WaitQueue;
 
-use self::runqueue::Aftercare;
+use self::runqueue::{Aftercare, LEFT_AN_MM};
 use self::thread::State;
 use crate::arch::{context, cpu, fpsimd, pmu, timer};
 use crate::drivers::{gic, interrupt};
@@ -211,7 +211,9 @@ fn switch(this: &PerCpu, previous: &Thread, next: &Thread) {
     switch_user_registers(this, previous, next);
     // SAFETY: interrupts are masked, and this CPU switches between the two.
     let (left, entered) = unsafe { (previous.mm_cell(), next.mm_cell()) };
-    System::<Kernel>::switch_to(left.as_deref(), entered.as_deref());
+    if System::<Kernel>::switch_to(left.as_deref(), entered.as_deref()) {
+        local.aftercare.fetch_or(LEFT_AN_MM, Ordering::Relaxed);
+    }
     // SAFETY: interrupts are masked, `previous` is what runs, and no CPU runs `next`, whose stack lives because `next`
     // does.
     let left = unsafe { context::switch(&previous.context, &next.context, core::ptr::from_ref(previous).cast()) };
@@ -241,19 +243,29 @@ fn switch_user_registers(this: &PerCpu, previous: &Thread, next: &Thread) {
 /// The rest of the switch, on the stack of the next thread: lets go of the one that was left.
 #[inline]
 fn finish_switch(left: &Thread) {
-    System::<Kernel>::finish_switch();
-    let local = &percpu::this().sched;
-    let bury = Aftercare::Bury as u8;
-    let aftercare = local.aftercare.load(Ordering::Relaxed);
-    if aftercare == bury {
-        local.aftercare.store(Aftercare::Nothing as u8, Ordering::Relaxed);
-        return reaper::bury(left);
+    let aftercare = percpu::this().sched.aftercare.load(Ordering::Relaxed);
+    if aftercare != Aftercare::Nothing as u8 {
+        return finish_with_care(left, aftercare);
     }
     // Release: pairs with the Acquire in `place`; whoever runs it next sees what it saved. Nobody but its next waker
     // touches it from here on.
     left.on_cpu.store(false, Ordering::Release);
-    if aftercare != Aftercare::Nothing as u8 {
-        local.aftercare.store(Aftercare::Nothing as u8, Ordering::Relaxed);
+}
+
+/// Does so where there is more to do than that. Kept apart from those switches that have nothing to do.
+#[inline(never)]
+fn finish_with_care(left: &Thread, aftercare: u8) {
+    percpu::this().sched.aftercare.store(Aftercare::Nothing as u8, Ordering::Relaxed);
+    if aftercare & LEFT_AN_MM != 0 {
+        System::<Kernel>::finish_switch();
+    }
+    let aftercare = aftercare & !LEFT_AN_MM;
+    if aftercare == Aftercare::Bury as u8 {
+        return reaper::bury(left);
+    }
+    // Release: as in `finish_switch`.
+    left.on_cpu.store(false, Ordering::Release);
+    if aftercare == Aftercare::Move as u8 {
         placement::place(left);
     }
 }

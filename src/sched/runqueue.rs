@@ -36,7 +36,7 @@ pub struct Local {
     open: AtomicBool,
     queue: Queue,
     inbox: Inbox,
-    /// What is left to do for the thread that was switched away from, an [`Aftercare`]. Relaxed: this CPU only.
+    /// What is left to do after the switch: an [`Aftercare`], and [`LEFT_AN_MM`]. Relaxed: this CPU only.
     pub(super) aftercare: AtomicU8,
     /// When the running thread's slice ends, in ticks. Relaxed: this CPU only.
     slice_end: AtomicU64,
@@ -61,6 +61,9 @@ pub(super) enum Aftercare {
     /// It has exited: the reaper frees it.
     Bury,
 }
+
+/// In `Local::aftercare`: the mm layer has to finish the switch.
+pub(super) const LEFT_AN_MM: u8 = 0x80;
 
 /// Threads in the order in which they will run, linked through `Thread::next`.
 #[derive(Debug)]

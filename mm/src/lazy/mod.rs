@@ -7,6 +7,7 @@
 mod batch;
 mod eager;
 mod final_drop;
+pub(crate) mod fixed;
 mod handoff;
 mod qsbr;
 mod reaper;
@@ -41,6 +42,38 @@ pub enum Scheme {
     Eager,
 }
 
+/// What a CPU does when its task has no `Mm` any more: the scheme's part in that switch, as one byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    /// Nothing.
+    Stay,
+    /// Takes a reference.
+    Count,
+    /// Loads `init_mm`.
+    Leave,
+}
+
+impl Entry {
+    /// What the scheme asks for.
+    pub(crate) fn of(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Refcount => Self::Count,
+            Scheme::Shootdown | Scheme::Handoff | Scheme::Qsbr => Self::Stay,
+            Scheme::Eager => Self::Leave,
+        }
+    }
+
+    /// The task on this CPU has no `Mm` of its own any more; `left` is still loaded.
+    #[inline(always)]
+    pub(crate) fn enter_lazy<M: Machine>(self, cpu: &CpuState<M>, left: &Mm<M>) {
+        match self {
+            Self::Stay => {}
+            Self::Count => refcount::enter_lazy(cpu, left),
+            Self::Leave => eager::enter_lazy(cpu),
+        }
+    }
+}
+
 /// What a CPU does with its slot when it leaves an `Mm`: the scheme's part in the switch, as one byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Departure {
@@ -60,13 +93,20 @@ impl Departure {
     /// What the options ask for.
     pub(crate) fn of(config: &Config) -> Self {
         match (config.scheme, config.trim, config.target) {
-            (Scheme::Handoff, ..) => Self::Drain,
-            (Scheme::Qsbr, ..) => Self::NoteEpoch,
             // Who frees asks those in the mask: it must still name this CPU while its slot does.
             (_, true, Target::Mask) => Self::PublishAndTrim,
             // Who frees asks those whose slots name it: this one must be done with it by then.
             (_, true, Target::Slot) => Self::TrimAndPublish,
-            _ => Self::Publish,
+            (scheme, ..) => Self::plain(scheme),
+        }
+    }
+
+    /// What the scheme without modifiers asks for.
+    pub(crate) fn plain(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Handoff => Self::Drain,
+            Scheme::Qsbr => Self::NoteEpoch,
+            Scheme::Refcount | Scheme::Shootdown | Scheme::Eager => Self::Publish,
         }
     }
 }
@@ -101,16 +141,6 @@ impl Scheme {
             Self::Eager => true,
             // Lazy CPUs are counted, or handed the `Mm`, but not asked.
             Self::Refcount | Self::Handoff | Self::Qsbr => false,
-        }
-    }
-
-    /// The task on this CPU has no `Mm` of its own any more; `left` is still loaded.
-    #[inline(always)]
-    pub(crate) fn enter_lazy<M: Machine>(self, cpu: &CpuState<M>, left: &Mm<M>) {
-        match self {
-            Self::Refcount => refcount::enter_lazy(cpu, left),
-            Self::Shootdown | Self::Handoff | Self::Qsbr => {}
-            Self::Eager => eager::enter_lazy(cpu),
         }
     }
 

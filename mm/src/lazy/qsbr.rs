@@ -15,7 +15,7 @@
 //!
 //! A CPU that idles on `A` notes nothing: *idle on a user root is not quiescent*. So that it cannot
 //! keep every dead `Mm` for ever, it loads `init_mm` when it has been idle for [`UNLAZY_AFTER`]; and when
-//! [`LIMIT`] of them wait, or one has waited for [`LONGEST_WAIT`], the CPUs that still have one of them loaded
+//! half of [`LIMIT`] wait, or one has waited for [`LONGEST_WAIT`], the CPUs that still have one of them loaded
 //! get one IPI. That is the bound: at most [`LIMIT`] dead `Mm`s, a page and a struct each.
 
 use crate::addr::CpuId;
@@ -30,6 +30,8 @@ use crate::system::System;
 
 /// The most dead `Mm`s that wait.
 pub(crate) const LIMIT: usize = 256;
+/// From how many on CPUs are interrupted: the rest is room for those that die meanwhile.
+const INTERRUPT_AT: usize = LIMIT / 2;
 /// How many more must have died before a death looks whether the earlier ones can go.
 const LOOK_EVERY: usize = 16;
 /// How long a CPU may idle on a user root, in nanoseconds.
@@ -51,9 +53,9 @@ pub(super) fn retire<M: Machine>(system: &System<M>, dead: DeadMm<M>) -> Evicted
     dead.epoch.store(epoch, Ordering::Relaxed);
     match system.waiting.admit(dead) {
         Ok(1) => M::wake_reaper_at(M::now_ns() + LOOK_AFTER),
-        Ok(LIMIT) => free_all(system),
-        Ok(number) if number.is_multiple_of(LOOK_EVERY) => _ = free_passed(system),
-        Ok(_) => {}
+        Ok(number) if !number.is_multiple_of(LOOK_EVERY) => {}
+        Ok(number) if number >= INTERRUPT_AT => free_all(system),
+        Ok(_) => _ = free_passed(system),
         Err(dead) => free_list(system, system.waiting.take_all(), Some(dead)),
     }
     Evicted::HandedOver

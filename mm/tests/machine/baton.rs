@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) alarm: Option<u64>,
     pub(crate) power: Power,
     pub(crate) online: bool,
+    /// The switch under way has to be finished.
+    pub(crate) unfinished: bool,
     pub(super) inbox: Inbox,
 }
 
@@ -124,6 +126,7 @@ impl World {
             alarm: None,
             power: Power::Up,
             online: true,
+            unfinished: false,
             inbox: Inbox::new(),
         });
     }

@@ -133,13 +133,16 @@ fn start_pinned() -> impl Drop {
 
 /// The second half of a switch, on the new task's stack.
 fn finish_switch() {
-    {
+    let unfinished = {
         let mut state = world().lock();
         let cpu = state.threads[me()].cpu;
         state.cores[cpu].masked = false;
-    }
+        std::mem::take(&mut state.cores[cpu].unfinished)
+    };
     world().step(Event::Unmask, |_, _| ());
-    System::<Lying>::finish_switch();
+    if unfinished {
+        System::<Lying>::finish_switch();
+    }
 }
 
 /// Runs the next task of this CPU, idle if there is none. Comes back when this one runs again.
@@ -150,9 +153,10 @@ pub(crate) fn schedule() {
     let masked = Lying::mask_irqs();
     let Some((cpu, next)) = choose(world, me) else { return };
     let (own, other) = (world.owners.get(me), world.owners.get(next));
-    System::<Lying>::switch_to(mm_of(own.as_ref()), mm_of(other.as_ref()));
+    let unfinished = System::<Lying>::switch_to(mm_of(own.as_ref()), mm_of(other.as_ref()));
     drop((own, other));
     world.step(Event::Switch(next), |state, _| {
+        state.cores[cpu].unfinished = unfinished;
         state.memory.hand_over(state.threads[next].cpu, cpu);
         state.cores[cpu].current = next;
         state.threads[next].cpu = cpu;

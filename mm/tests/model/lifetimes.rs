@@ -130,7 +130,7 @@ fn a_slot_that_names_the_dead_keeps_it() {
 fn intruder(d: &Director, killer: usize) {
     let user = d.create();
     let task = d.spawn(0, move || {
-        kernel::masked(|| System::<Lying>::switch_to(None, Some(&user)));
+        kernel::masked(|| _ = System::<Lying>::switch_to(None, Some(&user)));
         if killer == 0 {
             drop(user);
         } else {

@@ -1,0 +1,53 @@
+//! A build for one scheme: `LAZULI_FIXED_SCHEME=shootdown cargo build …`.
+//!
+//! Nobody needs one. It is what the choice at boot is measured against (`make choice`, docs/decisions/0010): in it the
+//! scheme's part in the switch is a constant, and what other schemes would do there is left out.
+
+use crate::config::Config;
+use crate::lazy::{Departure, Entry, Scheme};
+use crate::machine::Machine;
+use crate::switch::CpuState;
+
+/// The one scheme, if there is only one.
+pub(crate) const FIXED: Option<Scheme> = match option_env!("LAZULI_FIXED_SCHEME") {
+    Some(name) => Some(named(name.as_bytes())),
+    None => None,
+};
+
+const fn named(name: &[u8]) -> Scheme {
+    match name {
+        b"refcount" => Scheme::Refcount,
+        b"shootdown" => Scheme::Shootdown,
+        b"handoff" => Scheme::Handoff,
+        b"qsbr" => Scheme::Qsbr,
+        b"eager" => Scheme::Eager,
+        _ => panic!("LAZULI_FIXED_SCHEME is one of refcount, shootdown, handoff, qsbr and eager"),
+    }
+}
+
+/// Whether this build can run under that scheme.
+pub(crate) const fn may_be(scheme: Scheme) -> bool {
+    match FIXED {
+        Some(fixed) => fixed as u8 == scheme as u8,
+        None => true,
+    }
+}
+
+/// Whether this build can do what the options ask for: a build for one scheme has its plain form only.
+pub(crate) fn allows(config: &Config) -> bool {
+    may_be(config.scheme) && (FIXED.is_none() || !config.trim)
+}
+
+impl<M: Machine> CpuState<M> {
+    /// The scheme's part in becoming lazy.
+    #[inline(always)]
+    pub(crate) fn entry(&self) -> Entry {
+        FIXED.map_or(self.chosen_entry, Entry::of)
+    }
+
+    /// The scheme's part in leaving an `Mm`.
+    #[inline(always)]
+    pub(crate) fn departure(&self) -> Departure {
+        FIXED.map_or(self.chosen_departure, Departure::plain)
+    }
+}
