@@ -13,6 +13,7 @@ CELL =
 SERIAL =
 DEVICE =
 FIRMWARE =
+QUICK =
 PARALLEL =
 V =
 # These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
@@ -28,7 +29,7 @@ IN_BIN := $(foreach name,$(NAMES),$(PROGRAMS)/$(name)=/bin/$(name))
 TESTS := $(wildcard $(foreach name,conform lazycheck equal fuzz lifetimes glutton orphans hotplug,user/src/bin/$(name).rs))
 # It keeps its name: busybox, for one, does what it is called.
 APP_INIT = /app/$(notdir $(APP))
-SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown handoff eager)
+SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown handoff qsbr eager)
 LAZULI := cargo run --quiet --package lazuli-tools --
 MACHINE = $(BOARD:%=--board %) --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE"
 CARGO_QUIET := $(if $(V),,--quiet)
@@ -37,7 +38,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run test test-all test-hw mutations image card flash netboot chainload debug lint bench bars clean
+.PHONY: help setup firmware build run test test-all test-hw mutations image card flash netboot chainload debug lint bench matrix bars choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -45,7 +46,7 @@ help: ## Print this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-12s %s\n' "$$n" "$$t"; done
 	@echo
 	@echo 'Variables (see README.md): BOARD=rpi4 SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
-	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot PARALLEL=1 V=1'
+	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot PARALLEL=1 QUICK=1 V=1'
 
 setup: ## Install what is missing, or say how to
 	$(Q)sh tools/setup.sh
@@ -74,8 +75,19 @@ bench: build ## Measure every scheme and print one table; figures go to build/be
 	$(Q)$(LAZULI) bench --kernel $(KERNEL) --initrd build/initramfs.cpio --schemes "$(SCHEMES)" $(MACHINE) $(if $(PARALLEL),--parallel) \
 	  --init /bin/lazybench --args "$$ARGS"
 
+matrix: build ## Measure every scheme with every modifier and way to flush, and judge the bars; QUICK=1 for few, in 5 minutes
+	$(Q)$(LAZULI) matrix --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) --memory $(MEM) --cmdline "$$CMDLINE" \
+	  $(if $(QUICK),--quick,--page docs/lazy-tlb.md)
+
 bars: build ## Count instructions per operation and compare with the bars
 	$(Q)$(LAZULI) bars --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) $(LAZY_TLB:%=--with %)
+
+FIXED := refcount shootdown
+
+choice: build ## Count what choosing the scheme at boot costs a switch, against kernels built for one scheme
+	$(Q)$(foreach scheme,$(FIXED),LAZULI_FIXED_SCHEME=$(scheme) cargo kbuild $(CARGO_QUIET) --release --target-dir target/fixed/$(scheme) &&) true
+	$(Q)$(LAZULI) choice --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) \
+	  $(foreach scheme,$(FIXED),--fixed $(scheme)=$(KERNEL:target/%=target/fixed/$(scheme)/%))
 
 test: build ## Run all tests, on target in a pairwise choice of machines; with BOARD= those of one, with CELL= one boot
 	$(Q)sh tools/setup.sh busybox
@@ -86,8 +98,9 @@ test: build ## Run all tests, on target in a pairwise choice of machines; with B
 	  --chainload target/$(TARGET)/release/chainload $(SERIAL:%=--serial %) \
 	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
 
-test-all: ## Run all tests on every number of CPUs, interrupt controller and scheme
+test-all: ## Run all tests on every number of CPUs, interrupt controller and scheme, and the short matrix
 	$(Q)$(MAKE) --no-print-directory test FULL=--full
+	$(Q)$(MAKE) --no-print-directory matrix QUICK=1
 
 mutations: setup ## Break the mm layer in every known way and see which test notices
 	$(Q)cargo run $(CARGO_QUIET) --package mm --example mutate

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::guest;
 use crate::qemu::{self, Machine};
-use crate::results;
+use crate::results::{self, Measurement};
 use crate::symbols::Symbols;
 use crate::table;
 
@@ -50,7 +50,9 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     let (mut rows, mut good) = (Vec::new(), true);
     for bar in BARS {
         eprintln!("{} ...", bar.what);
-        let cost = measure(bar, &options, symbols.as_ref())?;
+        let machine = Machine { scheme: Some(options.with.clone()), ..options.machine.clone() };
+        let measured = measure(&machine, (bar.workload, bar.cpus, bar.operations), symbols.as_ref())?;
+        let cost = measured.map(|measured| measured.ns_per_op());
         if guest::stopped() {
             return Ok(false);
         }
@@ -68,22 +70,26 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     Ok(good)
 }
 
-/// The instructions that one operation takes, or `None` (and the reason on standard error) if it did not run.
-fn measure(bar: &Bar, options: &Options, symbols: Option<&Symbols>) -> Result<Option<f64>> {
+/// What one workload (its name, on how many CPUs, how many operations) costs in instructions, or `None` (and the reason
+/// on standard error) if it did not run.
+pub(crate) fn measure(
+    machine: &Machine,
+    (workload, cpus, operations): (&str, u32, u32),
+    symbols: Option<&Symbols>,
+) -> Result<Option<Measurement>> {
     let machine = Machine {
-        smp: bar.cpus,
+        smp: cpus,
         icount: true,
-        scheme: Some(options.with.clone()),
         init: Some("/bin/lazybench".to_owned()),
-        args: format!("{} --ops {}", bar.workload, bar.operations),
-        ..options.machine.clone()
+        args: format!("{workload} --ops {operations}"),
+        ..machine.clone()
     };
     let outcome = guest::boot(&machine, Some(Duration::from_secs(120)), symbols, &mut |_| {})?;
-    let measurements = results::parse(&options.with, &outcome.console);
-    let cost = measurements.iter().find(|result| result.workload == bar.workload).map(results::Measurement::ns_per_op);
-    if cost.is_none() {
+    let scheme = machine.scheme.as_deref().unwrap_or_default();
+    let found = results::parse(scheme, &outcome.console).into_iter().find(|result| result.workload == workload);
+    if found.is_none() {
         let tail = guest::tail(&outcome.console, 20);
-        eprintln!("{tail}\nFAIL {}: exit status {}\nagain: {}", bar.what, outcome.status, machine.shell_line());
+        eprintln!("{tail}\nFAIL {workload}: exit status {}\nagain: {}", outcome.status, machine.shell_line());
     }
-    Ok(cost)
+    Ok(found)
 }

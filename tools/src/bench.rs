@@ -15,7 +15,7 @@ use crate::symbols::Symbols;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Schemes, one boot each
-    #[arg(long, value_delimiter = ' ', default_value = "refcount shootdown handoff eager")]
+    #[arg(long, value_delimiter = ' ', default_value = "refcount shootdown handoff qsbr eager")]
     schemes: Vec<String>,
     /// Seconds that one boot may take
     #[arg(long, default_value_t = 120)]

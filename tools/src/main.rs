@@ -8,6 +8,7 @@ mod broken;
 mod card;
 mod careful;
 mod cargo;
+mod choice;
 mod cpio;
 mod crc;
 mod flash;
@@ -18,6 +19,7 @@ mod hw_test;
 mod image;
 mod job;
 mod loader;
+mod matrix;
 mod on_boards;
 mod options;
 mod pairwise;
@@ -66,8 +68,12 @@ enum Tool {
     },
     /// Count the instructions of the operations that have a bar, and say which bars are met
     Bars(bars::Options),
+    /// Count what the choice at boot costs a switch, against kernels built for one scheme
+    Choice(choice::Options),
     /// Boot once per scheme, measure, and print one table
     Bench(bench::Options),
+    /// Measure every configuration that means something, write the table and judge the bars
+    Matrix(matrix::Options),
     /// Boot every test on a matrix of machines
     Test(test::Options),
     /// Write an initramfs
@@ -156,7 +162,9 @@ fn execute(tool: Tool) -> Result<ExitCode> {
             println!("{}", machine.shell_line());
         }
         Tool::Bars(options) => return bars::run(options).map(from),
+        Tool::Choice(options) => return choice::run(options).map(from),
         Tool::Bench(options) => return bench::run(options).map(from),
+        Tool::Matrix(options) => return matrix::run(options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
         Tool::Cpio { out, files } => {
             let mut archive = cpio::Archive::default();

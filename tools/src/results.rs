@@ -40,8 +40,32 @@ impl Measurement {
         self.get("ticks") / self.get("hz") * 1e9 / self.get("ops")
     }
 
+    /// A figure as it was reported; 0 if it was not.
     fn get(&self, key: &str) -> f64 {
         self.fields.get(key).copied().unwrap_or(0.0)
+    }
+
+    /// A figure that must have been reported to be judged.
+    pub(crate) fn told(&self, key: &str) -> Option<f64> {
+        self.fields.get(key).copied()
+    }
+
+    /// The same per operation.
+    pub(crate) fn each(&self, key: &str) -> Option<f64> {
+        Some(self.told(key)? / self.get("ops").max(1.0))
+    }
+
+    /// All of it, for other programs.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({"scheme": self.scheme, "workload": self.workload, "figures": self.fields})
+    }
+
+    /// What [`Measurement::to_json`] wrote.
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        let figures = value["figures"].as_object()?.iter();
+        let fields = figures.map(|(key, figure)| Some((key.clone(), figure.as_f64()?))).collect::<Option<_>>()?;
+        Some(Self { scheme: text("scheme")?, workload: text("workload")?, fields })
     }
 
     /// Shared read-modify-writes of an `mm_count` for laziness.
@@ -50,33 +74,32 @@ impl Measurement {
     }
 
     /// The sum of some figures per operation. A figure that the kernel did not give is no zero.
-    fn per_operation(&self, matches: impl Fn(&str) -> bool) -> String {
-        let found: Vec<f64> = self.fields.iter().filter(|(key, _)| matches(key)).map(|(_, value)| *value).collect();
-        if found.is_empty() {
-            "-".to_owned()
-        } else {
-            table::number(found.iter().sum::<f64>() / self.get("ops").max(1.0))
-        }
+    pub(crate) fn sum_each(&self, matches: impl Fn(&str) -> bool) -> Option<f64> {
+        let found = self.fields.iter().filter(|(key, _)| matches(key)).map(|(_, value)| *value);
+        let sum = found.reduce(|sum, value| sum + value)?;
+        Some(sum / self.get("ops").max(1.0))
+    }
+
+    /// What one operation cost, a text for each of [`COLUMNS`].
+    pub(crate) fn costs(&self) -> impl Iterator<Item = String> {
+        COLUMNS.iter().map(|(_, matches)| self.sum_each(matches).map_or("-".to_owned(), table::number))
+    }
+
+    /// Address spaces that waited at once, at most; nothing if that was not reported.
+    pub(crate) fn most_dead(&self) -> String {
+        self.level("dead_max")
+    }
+
+    fn level(&self, key: &str) -> String {
+        self.fields.get(key).map_or("-".to_owned(), |level| format!("{level:.0}"))
     }
 
     fn row(&self) -> Vec<String> {
         let per_second = self.get("ops") * 1e9 / self.get("ns").max(1.0);
-        let level = |key: &str| self.fields.get(key).map_or("-".to_owned(), |level| format!("{level:.0}"));
-        vec![
-            self.workload.clone(),
-            self.scheme.clone(),
-            table::number(per_second),
-            self.per_operation(|key| key == "lazy_grabs" || key == "lazy_drops"),
-            self.per_operation(|key| key == "ttbr0_writes"),
-            self.per_operation(|key| key == "ipi_shoot"),
-            self.per_operation(|key| key == "ipi_resched"),
-            self.per_operation(|key| key == "ipi_call"),
-            self.per_operation(|key| key == "ipi_tlb"),
-            self.per_operation(|key| key.starts_with("tlbi_") && key.ends_with("_is")),
-            self.per_operation(|key| key.starts_with("tlbi_") && key.ends_with("_local")),
-            level("dead_now"),
-            level("dead_max"),
-        ]
+        let mut row = vec![self.workload.clone(), self.scheme.clone(), table::number(per_second)];
+        row.extend(self.costs());
+        row.extend([self.level("dead_now"), self.most_dead()]);
+        row
     }
 
     fn is_remote_switch(&self) -> bool {
@@ -84,10 +107,32 @@ impl Measurement {
     }
 }
 
-const HEADS: [&str; 13] = [
-    "workload", "scheme", "ops/s", "RMW", "TTBR0", "shoot", "resched", "call", "flush", "TLBI-IS", "TLBI", "dead",
-    "most",
+/// A column: its head, and the counters that are summed in it.
+type Column = (&'static str, fn(&str) -> bool);
+
+/// Whether a counter is of broadcast invalidations.
+pub(crate) fn is_broadcast(key: &str) -> bool {
+    key.starts_with("tlbi_") && key.ends_with("_is")
+}
+
+/// What is told per operation.
+pub(crate) const COLUMNS: [Column; 8] = [
+    ("RMW", |key| key == "lazy_grabs" || key == "lazy_drops"),
+    ("TTBR0", |key| key == "ttbr0_writes"),
+    ("shoot", |key| key == "ipi_shoot"),
+    ("resched", |key| key == "ipi_resched"),
+    ("call", |key| key == "ipi_call"),
+    ("flush", |key| key == "ipi_tlb"),
+    ("TLBI-IS", is_broadcast),
+    ("TLBI", |key| key.starts_with("tlbi_") && key.ends_with("_local")),
 ];
+
+fn heads() -> Vec<&'static str> {
+    let mut heads = vec!["workload", "scheme", "ops/s"];
+    heads.extend(COLUMNS.iter().map(|(head, _)| *head));
+    heads.extend(["dead", "most"]);
+    heads
+}
 
 /// One table of all boots: workloads in the order they ran, the schemes of each next to one another.
 pub(crate) fn table(all: &[Measurement]) -> String {
@@ -100,7 +145,7 @@ pub(crate) fn table(all: &[Measurement]) -> String {
     let of_workload =
         |name: &&str| all.iter().filter(|m| m.workload == *name).map(Measurement::row).collect::<Vec<_>>();
     let rows: Vec<_> = order.iter().flat_map(of_workload).collect();
-    table::render(&HEADS, 2, &rows)
+    table::render(&heads(), 2, &rows)
 }
 
 /// What the columns mean, for whoever sees the table for the first time.
@@ -153,8 +198,7 @@ pub(crate) fn headline(all: &[Measurement]) -> Result<Option<String>, String> {
 
 /// All figures, for other programs.
 pub(crate) fn to_json(machine: &str, all: &[Measurement]) -> Value {
-    let results = all.iter().map(|m| json!({"scheme": m.scheme, "workload": m.workload, "figures": m.fields}));
-    json!({"machine": machine, "results": results.collect::<Vec<_>>()})
+    json!({"machine": machine, "results": all.iter().map(Measurement::to_json).collect::<Vec<_>>()})
 }
 
 #[cfg(test)]
@@ -179,11 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_can_be_read_back() {
+        let one = remote("refcount", 200, 200);
+        assert_eq!(Measurement::from_json(&one.to_json()), Some(one));
+        assert_eq!(Measurement::from_json(&json!({"scheme": "x"})), None);
+    }
+
+    #[test]
     fn a_row_is_per_operation_and_joins_scopes() {
         let row = remote("refcount", 200, 200).row();
         let tail = ["100,000", "4.00", "0", "-", "-", "-", "-", "1.00", "0.07", "-", "3"];
         assert_eq!(row[2..], tail);
-        assert_eq!(row.len(), HEADS.len());
+        assert_eq!(row.len(), heads().len());
     }
 
     #[test]

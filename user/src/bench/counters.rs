@@ -3,10 +3,64 @@
 //! The file starts with option lines (`scheme: refcount`, `debug: 1`), then one line per counter: its name, the total,
 //! and one value per CPU. Lines of any other shape are skipped, so that the file may grow.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    io::Read,
+};
+
+use crate::sys::cpu;
 
 /// Where Lazuli shows its counters.
 pub const PATH: &str = "/proc/lazy_tlb";
+
+/// The level that must not sink: the memory that is free.
+const FREE: &str = "free_frames_now";
+/// By how much it sank.
+const LOST: &str = "free_frames_lost";
+
+/// Room in the file for the options and the names, and for each CPU's values.
+const ROOM: usize = 16 << 10;
+const ROOM_FOR_CPU: usize = 1 << 10;
+
+/// Memory for the file, got and touched before anything is counted.
+#[derive(Debug)]
+pub struct Room(Vec<u8>);
+
+impl Room {
+    /// Enough for all CPUs.
+    pub fn new() -> Self {
+        let cpus = cpu::allowed().map_or(1, |cpus| cpus.len());
+        Self(vec![1; ROOM + cpus * ROOM_FOR_CPU])
+    }
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The file as it was at one moment, not looked at yet: memory that is got or given back after that moment would be
+/// counted in the region that begins.
+#[derive(Debug)]
+pub struct Snapshot(Vec<u8>);
+
+impl Snapshot {
+    /// Takes it. Empty on a kernel that has no counters.
+    pub fn take(room: Room) -> Self {
+        let mut text = room.0;
+        text.clear();
+        if File::open(PATH).and_then(|mut file| file.read_to_end(&mut text)).is_err() {
+            text.clear();
+        }
+        Self(text)
+    }
+
+    /// What it says.
+    pub fn counters(&self) -> Counters {
+        Counters::parse(&String::from_utf8_lossy(&self.0))
+    }
+}
 
 /// The counters at one moment, in the order of the file. Empty on a kernel that has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,21 +69,23 @@ pub struct Counters(Vec<(String, i64)>);
 impl Counters {
     /// Reads them now.
     pub fn read() -> Self {
-        fs::read_to_string(PATH).map(|text| Self::parse(&text)).unwrap_or_default()
+        Snapshot::take(Room::new()).counters()
     }
 
     fn parse(text: &str) -> Self {
         Self(text.lines().filter_map(parse_line).collect())
     }
 
-    /// Name and change since `earlier`; of a gauge, the value it has now.
+    /// Name and change since `earlier`; of a gauge, the value it has now, and how much free memory went.
     pub fn since(&self, earlier: &Self) -> Vec<(String, i64)> {
         let before = |name: &str| earlier.0.iter().find(|(n, _)| n == name).map_or(0, |(_, value)| *value);
         let change = |(name, now): &(String, i64)| {
             let base = if is_gauge(name) { 0 } else { before(name) };
             (name.clone(), now - base)
         };
-        self.0.iter().map(change).collect()
+        let lost =
+            self.0.iter().filter(|(name, _)| name == FREE).map(|(_, now)| (LOST.to_string(), before(FREE) - now));
+        self.0.iter().map(change).chain(lost).collect()
     }
 }
 
@@ -63,6 +119,12 @@ mod tests {
         let change = Counters::parse(AFTER).since(&Counters::parse(BEFORE));
         let expected = [("ttbr0_writes", 10), ("lazy_grabs", 0), ("dead_mms_now", 3), ("new", 5)];
         assert_eq!(change, expected.map(|(name, value)| (name.to_string(), value)));
+    }
+
+    #[test]
+    fn memory_that_went_is_told() {
+        let change = Counters::parse("free_frames_now 90\n").since(&Counters::parse("free_frames_now 100\n"));
+        assert_eq!(change, [("free_frames_now".to_string(), 90), ("free_frames_lost".to_string(), 10)]);
     }
 
     #[test]

@@ -6,10 +6,12 @@
 use std::{
     io::{self, PipeReader, PipeWriter, pipe},
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
 };
 
 use super::{
-    Workload,
+    Sample, Workload,
     team::{self, Gate, Kind},
 };
 use crate::sys::{
@@ -20,6 +22,9 @@ use crate::sys::{
 
 /// Hand-overs before the measured region.
 const WARM_UP: u64 = 64;
+
+/// How long the others idle before: longer than it takes a kernel to let a CPU that idles leave its address space.
+const SETTLING: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy)]
 enum Place {
@@ -103,38 +108,50 @@ fn member(side: usize, rounds: u64, gate: &Gate, partner: &mut impl Partner) -> 
     play(side, rounds, partner)
 }
 
+/// Runs the members from where the first of them belongs, and lets the other CPUs settle, so that what is counted happens
+/// on the members' CPUs.
+fn beside_nobody(place: Place, cpus: &[usize], run: impl FnOnce() -> io::Result<Sample>) -> io::Result<Sample> {
+    let home = place.cpu(cpus, 0).map_or(cpus.to_vec(), |home| vec![home]);
+    cpu::bound_to(&home, || {
+        thread::sleep(SETTLING);
+        run()
+    })
+}
+
 fn settle(place: Place, cpus: &[usize], member: usize) -> io::Result<()> {
     place.cpu(cpus, member).map_or(Ok(()), cpu::pin)
 }
 
 type Variant = (Kind, Place, usize);
 
-fn over_pipes((kind, place, pairs): Variant, ops: u64) -> io::Result<(u64, super::Sample)> {
+fn over_pipes((kind, place, pairs): Variant, ops: u64) -> io::Result<(u64, Sample)> {
     let cpus = cpu::allowed()?;
     let rounds = ops.div_ceil(2 * pairs as u64);
     let pipes = (0..2 * pairs).map(|_| pipe()).collect::<io::Result<Vec<_>>>()?;
-    let sample = team::run(kind, 2 * pairs, |number, gate| {
+    let body = |number: usize, gate: &Gate| {
         settle(place, &cpus, number)?;
         let mut partner = Piped { from_other: &pipes[number].0, to_other: &pipes[number ^ 1].1 };
         member(number % 2, rounds, gate, &mut partner)
-    })?;
+    };
+    let sample = beside_nobody(place, &cpus, || team::run(kind, 2 * pairs, body))?;
     Ok((rounds * 2 * pairs as u64, sample))
 }
 
-fn over_futexes((kind, place, pairs): Variant, ops: u64) -> io::Result<(u64, super::Sample)> {
+fn over_futexes((kind, place, pairs): Variant, ops: u64) -> io::Result<(u64, Sample)> {
     let cpus = cpu::allowed()?;
     let rounds = ops.div_ceil(2 * pairs as u64);
     let words = (0..pairs).map(|_| SharedPage::new()).collect::<io::Result<Vec<_>>>()?;
-    let sample = team::run(kind, 2 * pairs, |number, gate| {
+    let body = |number: usize, gate: &Gate| {
         settle(place, &cpus, number)?;
         let mut partner = Turns { word: &words[number / 2][0], side: (number % 2) as u32, scope: kind.scope() };
         member(number % 2, rounds, gate, &mut partner)
-    })?;
+    };
+    let sample = beside_nobody(place, &cpus, || team::run(kind, 2 * pairs, body))?;
     Ok((rounds * 2 * pairs as u64, sample))
 }
 
 /// Two processes on one CPU that yield to each other. One operation is one yield.
-fn yields(ops: u64) -> io::Result<(u64, super::Sample)> {
+fn yields(ops: u64) -> io::Result<(u64, Sample)> {
     let home = cpu::allowed()?[0];
     let each = ops.div_ceil(2);
     let sample = team::run(Kind::Processes, 2, |_, gate| {

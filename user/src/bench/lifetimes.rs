@@ -1,4 +1,4 @@
-//! `fork` and `exit`: address spaces that are born and die.
+//! `fork`, `stay`, `exit` and `hold`: address spaces that are born and die.
 
 use std::{
     env, io,
@@ -60,18 +60,36 @@ fn own_path() -> String {
     if found.starts_with('/') { found } else { FALLBACK.to_string() }
 }
 
-/// One parent per CPU, each bound to its own, so that every CPU sees address spaces come and go.
+/// Parent and children share one CPU, so that no address space is ever known to another.
+fn stay(body: impl FnOnce() -> io::Result<(u64, Sample)>) -> io::Result<(u64, Sample)> {
+    cpu::bound_to(&cpu::allowed()?[..1], body)
+}
+
+/// One CPU is the last that a dead address space ran on, and idles for ever. Lives come and go on the others.
+fn hold_idle(ops: u64) -> io::Result<(u64, Sample)> {
+    let cpus = cpu::allowed()?;
+    let (idle, others) = cpus.split_last().expect("a running thread has a CPU");
+    cpu::bound_to(others, || {
+        let visit = || i32::from([*idle, others[0]].map(cpu::pin).iter().any(Result::is_err));
+        reap(process::spawn(visit)?)?;
+        fork_exit(ops)
+    })
+}
+
+/// One parent per CPU, each bound to its own, so that every CPU sees address spaces come and go. Fewer if there are
+/// fewer children to be had: a machine of hundreds of CPUs must not bear hundreds to measure a handful.
 fn storm(ops: u64, child: impl Fn(usize, &[usize]) -> i32 + Sync) -> io::Result<(u64, Sample)> {
     let cpus = cpu::allowed()?;
-    let each = ops.div_ceil(cpus.len() as u64);
-    let sample = team::run(Kind::Processes, cpus.len(), |number, gate| {
+    let parents = cpus.len().min(ops as usize);
+    let each = ops.div_ceil(parents as u64);
+    let sample = team::run(Kind::Processes, parents, |number, gate| {
         cpu::pin(cpus[number])?;
         let spawn = || process::spawn(|| child(number, &cpus));
         repeat(WARM_UP, spawn)?;
         gate.pass()?;
         repeat(each, spawn)
     })?;
-    Ok((each * cpus.len() as u64, sample))
+    Ok((each * parents as u64, sample))
 }
 
 /// A child that runs on every CPU before it exits: each of them may still hold its address space.
@@ -114,8 +132,11 @@ pub(super) fn workloads() -> Vec<Workload> {
     vec![
         Workload::new("fork-exit", 500, fork_exit),
         Workload::new("fork-exec", 100, fork_exec),
+        Workload::new("stay-fork", 500, |ops| stay(|| fork_exit(ops))),
+        Workload::new("stay-exec", 100, |ops| stay(|| fork_exec(ops))),
         Workload::new("exit-single", 500, |ops| storm(ops, |_, _| 0)),
         Workload::new("exit-threads", 200, |ops| storm(ops, leave_threads_behind)),
         Workload::new("exit-walk", 500, |ops| storm(ops, walk)).on_cpus(2),
+        Workload::new("hold-idle", 1000, hold_idle).on_cpus(2),
     ]
 }

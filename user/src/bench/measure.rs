@@ -2,12 +2,13 @@
 
 use std::{ops::AddAssign, time::Instant};
 
-use super::counters::{self, Counters};
+use super::counters::{self, Room, Snapshot};
 use crate::sys::cpu;
 
 /// A region that has started.
 pub struct Started {
-    counters: Counters,
+    before: Snapshot,
+    room: Room,
     clock: Instant,
     ticks: u64,
     cycles: Option<u64>,
@@ -26,9 +27,10 @@ pub struct Sample {
 
 /// Starts a region. The costly reads of the counters come first, the clocks and the marker last.
 pub fn start() -> Started {
-    let counters = Counters::read();
+    let room = Room::new();
+    let before = Snapshot::take(Room::new());
     let cycles = cpu::cycles();
-    let started = Started { counters, clock: Instant::now(), ticks: cpu::ticks(), cycles };
+    let started = Started { before, room, clock: Instant::now(), ticks: cpu::ticks(), cycles };
     cpu::mark_start();
     started
 }
@@ -40,7 +42,7 @@ impl Started {
         let ns = self.clock.elapsed().as_nanos() as u64;
         let ticks = cpu::ticks() - self.ticks;
         let cycles = cpu::cycles().zip(self.cycles).map(|(end, start)| end.wrapping_sub(start));
-        let mut counters = Counters::read().since(&self.counters);
+        let mut counters = Snapshot::take(self.room).counters().since(&self.before.counters());
         counters.extend(cycles.map(|cycles| ("pmccntr_cycles".to_owned(), cycles as i64)));
         Sample { ns, ticks, counters }
     }
@@ -69,6 +71,23 @@ impl AddAssign for Sample {
 }
 
 impl Sample {
+    /// What one operation cost by each counter: those that moved by name, the others by their number; levels at the end.
+    pub fn per_operation(&self, ops: u64) -> String {
+        let (levels, counts): (Vec<_>, Vec<_>) = self.counters.iter().partition(|(name, _)| counters::is_gauge(name));
+        let (moved, still): (Vec<_>, Vec<_>) = counts.into_iter().partition(|(_, value)| *value != 0);
+        let mut line = format!("  per operation: ns={:.1}", self.ns as f64 / ops as f64);
+        for (name, value) in moved {
+            line += &format!(" {name}={:.3}", *value as f64 / ops as f64);
+        }
+        if !still.is_empty() {
+            line += &format!("; {} others 0", still.len());
+        }
+        for (index, (name, value)) in levels.into_iter().enumerate() {
+            line += &format!("{} {name}={value}", if index == 0 { "; now:" } else { "" });
+        }
+        line
+    }
+
     /// The one line of the report.
     pub fn line(&self, workload: &str, ops: u64) -> String {
         let hz = cpu::ticks_per_second();
@@ -96,5 +115,12 @@ mod tests {
         let line = total.line("fault", 9);
         assert!(line.starts_with("result workload=fault ops=9 ns=20 ticks=10 hz="), "{line}");
         assert!(line.ends_with(" tlbi=7 dead_now=1"), "{line}");
+    }
+
+    #[test]
+    fn an_operation_is_told_by_every_counter() {
+        let counters = [("tlbi", 7), ("grabs", 0), ("drops", 0), ("dead_now", 1)];
+        let sample = Sample { ns: 50, ticks: 5, counters: counters.map(|(name, value)| (name.into(), value)).to_vec() };
+        assert_eq!(sample.per_operation(2), "  per operation: ns=25.0 tlbi=3.500; 2 others 0; now: dead_now=1");
     }
 }

@@ -9,7 +9,10 @@ use std::{
     thread,
 };
 
-use super::{Sample, Workload, measure};
+use super::{
+    Sample, Workload, measure,
+    team::{self, Kind},
+};
 use crate::sys::{
     cpu,
     futex::{self, Scope},
@@ -88,6 +91,21 @@ fn munmap(ops: u64, siblings: Siblings) -> io::Result<(u64, Sample)> {
     })
 }
 
+/// A thread on each CPU does the same, all at once: each change concerns every other CPU.
+fn munmap_storm(ops: u64) -> io::Result<(u64, Sample)> {
+    let cpus = cpu::allowed()?;
+    let threads = cpus.len().min(ops as usize);
+    let each = ops.div_ceil(threads as u64);
+    let sample = team::run(Kind::Threads, threads, |number, gate| {
+        cpu::pin(cpus[number])?;
+        let one = |_| Mapping::private(PAGE).map(|page| page.touch(0));
+        (0..WARM_UP).try_for_each(one)?;
+        gate.pass()?;
+        (0..each).try_for_each(one)
+    })?;
+    Ok((each * threads as u64, sample))
+}
+
 /// One operation takes the right to write away, gives it back and writes.
 fn mprotect(ops: u64, siblings: Siblings) -> io::Result<(u64, Sample)> {
     let mapping = Mapping::private(PAGE)?;
@@ -127,5 +145,6 @@ pub(super) fn workloads() -> Vec<Workload> {
         all.push(add(Workload::new(format!("munmap-{name}"), 1000, move |ops| munmap(ops, siblings))));
         all.push(add(Workload::new(format!("mprotect-{name}"), 1000, move |ops| mprotect(ops, siblings))));
     }
+    all.push(Workload::new("munmap-storm", 1000, munmap_storm).on_cpus(2));
     all
 }

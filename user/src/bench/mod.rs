@@ -34,7 +34,7 @@ pub struct Workload {
 
 /// What became of a workload.
 pub enum Outcome {
-    /// Its result line.
+    /// Its result line, and the line that tells the same per operation.
     Measured(String),
     /// Why this kernel or machine cannot run it.
     Skipped(String),
@@ -69,7 +69,10 @@ impl Workload {
         }
         let result = self.plan(length).and_then(|ops| (self.run)(ops));
         match result {
-            Ok((ops, sample)) => Ok(Outcome::Measured(sample.line(&self.name, ops))),
+            Ok((ops, sample)) => {
+                let both = format!("{}\n{}", sample.line(&self.name, ops), sample.per_operation(ops));
+                Ok(Outcome::Measured(both))
+            }
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(Outcome::Skipped(error.to_string())),
             Err(error) => Err(error),
         }

@@ -40,7 +40,8 @@ pub struct Options {
 /// The help text.
 pub const HELP: &str = "\
 lazybench [WORKLOAD...] [--once | --ops N | --seconds S] [--pairs N]
-Measures the kernel it runs on, and prints one `result` line per workload.
+Measures the kernel it runs on. Prints one `result` line per workload, with what the kernel
+counted meanwhile, and the same per operation.
 
   boot      from reset to here: only as the first
   ctx       two tasks wake each other: threads or processes, by pipe or futex,
@@ -48,7 +49,10 @@ Measures the kernel it runs on, and prints one `result` line per workload.
   yield     two processes on one CPU yield to each other
   exit      a storm of short-lived processes on every CPU: single, threads, walk
   fork      fork, exit, wait; and fork, execve, exit, wait
-  munmap    unmap a page while siblings are absent, asleep (lazy) or running
+  stay      the same on one CPU that nobody leaves
+  hold      fork, exit, wait while one CPU idles for ever on a dead address space
+  munmap    unmap a page while siblings are absent, asleep (lazy) or running; a storm
+            of it: threads on all CPUs at once
   mprotect  take away and give back the right to write, likewise
   fault     touch fresh pages
   syscall   null call; futex wake without a waiter

@@ -1,8 +1,8 @@
 //! Members that work at the same time, as threads or as processes, behind one gate.
 //!
 //! Each member sets itself up, warms up, and stops at the gate. When all have arrived the coordinator starts the
-//! measured region and opens it; the region ends when the last member has finished. What comes before and after, the
-//! making and reaping of the members, is not measured.
+//! measured region and opens it; the region ends when the last member has finished, and only then may they end. What comes
+//! before and after, the making and reaping of the members, is not measured.
 
 use std::{
     io,
@@ -62,20 +62,20 @@ impl Gate {
         &self.page[2]
     }
 
+    fn closed(&self) -> &AtomicU32 {
+        &self.page[3]
+    }
+
     /// Called by a member that is ready: comes back when the measured region has begun.
     pub fn pass(&self) -> io::Result<()> {
         add_and_wake(self.arrived())?;
-        // Pairs with the Release store in `open`.
-        while self.opened().load(Ordering::Acquire) == 0 {
-            futex::wait(self.opened(), 0, Scope::Shared, None)?;
-        }
-        Ok(())
+        await_set(self.opened())
     }
 
-    fn open(&self) -> io::Result<()> {
-        // Pairs with the Acquire load in `pass`.
-        self.opened().store(1, Ordering::Release);
-        futex::wake(self.opened(), i32::MAX, Scope::Shared).map(drop)
+    /// Called by a member that has finished: its end, which costs the kernel something, too, is not to be measured.
+    fn stay(&self) -> io::Result<()> {
+        add_and_wake(self.finished())?;
+        await_set(self.closed())
     }
 
     /// Waits until `count` members are counted in `word`, and has `check` look at them when that takes long.
@@ -95,6 +95,20 @@ impl Gate {
 }
 
 type Check<'a> = dyn FnMut() -> io::Result<()> + 'a;
+
+fn set_and_wake(word: &AtomicU32) -> io::Result<()> {
+    // Pairs with the Acquire load in `await_set`.
+    word.store(1, Ordering::Release);
+    futex::wake(word, i32::MAX, Scope::Shared).map(drop)
+}
+
+fn await_set(word: &AtomicU32) -> io::Result<()> {
+    // Pairs with the Release store in `set_and_wake`.
+    while word.load(Ordering::Acquire) == 0 {
+        futex::wait(word, 0, Scope::Shared, None)?;
+    }
+    Ok(())
+}
 
 fn add_and_wake(word: &AtomicU32) -> io::Result<()> {
     // Pairs with the Acquire load in `await_all`: what the member did is seen by the coordinator.
@@ -151,7 +165,7 @@ fn work<F>(member: usize, gate: &Gate, body: &F)
 where
     F: Fn(usize, &Gate) -> io::Result<()>,
 {
-    if let Err(error) = body(member, gate).and_then(|()| add_and_wake(gate.finished())) {
+    if let Err(error) = body(member, gate).and_then(|()| gate.stay()) {
         // The others would wait for this member for ever, so the process ends here.
         eprintln!("lazybench: member {member}: {error}");
         process::exit_now(1);
@@ -159,9 +173,15 @@ where
 }
 
 fn coordinate(gate: &Gate, members: usize, check: &mut Check) -> io::Result<Sample> {
+    let sample = measure_members(gate, members, check);
+    set_and_wake(gate.closed())?;
+    sample
+}
+
+fn measure_members(gate: &Gate, members: usize, check: &mut Check) -> io::Result<Sample> {
     Gate::await_all(gate.arrived(), members as u32, check)?;
     let started = measure::start();
-    gate.open()?;
+    set_and_wake(gate.opened())?;
     Gate::await_all(gate.finished(), members as u32, check)?;
     Ok(started.end())
 }

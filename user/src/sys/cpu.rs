@@ -34,6 +34,15 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     pin_to(&[cpu])
 }
 
+/// Runs `body` bound to these CPUs.
+pub fn bound_to<T>(home: &[usize], body: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let cpus = allowed()?;
+    pin_to(home)?;
+    let result = body();
+    pin_to(&cpus)?;
+    result
+}
+
 /// The CPU this thread runs on now.
 pub fn current() -> io::Result<usize> {
     let mut cpu = 0u32;

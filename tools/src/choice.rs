@@ -1,0 +1,72 @@
+//! `lazuli choice`: what it costs a switch that the scheme is chosen at boot, against kernels that were built for one.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::bars;
+use crate::guest;
+use crate::qemu::{self, Machine};
+use crate::table;
+
+/// The most instructions by which a switch may differ.
+const MOST: f64 = 2.0;
+
+/// What is compared: a name, a workload of lazybench, CPUs, operations.
+const SWITCHES: [(&str, &str, u32, u32); 3] = [
+    ("user → other user", "yield", 1, 4_000),
+    ("user → idle → same user", "ctx-threads-pipe-other", 2, 4_000),
+    ("user → kernel thread → same user", "kthread", 1, 4_000),
+];
+
+/// Options of `lazuli choice`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// SCHEME=KERNEL, built with LAZULI_FIXED_SCHEME=SCHEME
+    #[arg(long, required = true)]
+    fixed: Vec<String>,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// Compares. Returns whether no switch differs by more than it may.
+pub(crate) fn run(options: Options) -> Result<bool> {
+    let (mut rows, mut good) = (Vec::new(), true);
+    for fixed in &options.fixed {
+        let (scheme, kernel) = fixed.split_once('=').context("--fixed takes SCHEME=KERNEL")?;
+        for (what, workload, cpus, operations) in SWITCHES {
+            eprintln!("{scheme}, {what} ...");
+            let cost = |kernel: &PathBuf| -> Result<f64> {
+                let machine = Machine {
+                    kernel: qemu::raw_kernel(kernel)?,
+                    scheme: Some(scheme.to_owned()),
+                    ..options.machine.clone()
+                };
+                let measured = bars::measure(&machine, (workload, cpus, operations), None)?;
+                let measured = measured.with_context(|| format!("{} did not run {workload}", kernel.display()))?;
+                let switches = measured.sum_each(|key| key.starts_with("switch_")).unwrap_or(0.0);
+                Ok(measured.ns_per_op() / switches)
+            };
+            let (chosen, constant) = (cost(&options.machine.kernel)?, cost(&PathBuf::from(kernel))?);
+            if guest::stopped() {
+                return Ok(false);
+            }
+            let met = (chosen - constant).abs() <= MOST;
+            good &= met;
+            let number = |value: f64| format!("{value:.2}");
+            rows.push(vec![
+                what.to_owned(),
+                scheme.to_owned(),
+                if met { "met" } else { "MISSED" }.to_owned(),
+                number(chosen),
+                number(constant),
+                number(chosen - constant),
+                number(MOST),
+            ]);
+        }
+    }
+    let heads = ["switch", "scheme", "bar", "chosen at boot", "fixed", "difference", "at most"];
+    println!("{}", table::render(&heads, 3, &rows));
+    println!("Instructions for each switch, with all that the workload does besides; -icount.");
+    Ok(good)
+}

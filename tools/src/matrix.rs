@@ -1,0 +1,272 @@
+//! `lazuli matrix`: every configuration that means something under the same workloads; one table, and the bars.
+
+mod bars;
+mod configuration;
+mod page;
+mod store;
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::guest::{self, HANG};
+use crate::qemu::{self, Machine};
+use crate::results::{self, Measurement};
+use crate::table;
+use configuration::Configuration;
+use store::Store;
+
+/// What every configuration runs, in the order in which lazybench does: user↔idle ping-pong, kernel threads that borrow,
+/// a storm of munmap, fork and exec (the latter also without ever leaving the CPU), a storm of exits, exits after a walk
+/// over all CPUs.
+const WORKLOADS: &str =
+    "kthread ctx-threads-pipe-other munmap-storm fork-exec stay-fork stay-exec exit-single exit-walk";
+/// One CPU idles for ever while many processes live and die on the others.
+const HOLD: &str = "hold-idle";
+/// How many.
+const HELD: u32 = 100_000;
+/// The configurations for which that is measured: those whose dead wait for others' CPUs.
+const HOLDERS: [&str; 3] = ["shootdown+batch16", "handoff", "qsbr"];
+/// Numbers of CPUs.
+const CPUS: [u32; 2] = [4, 8];
+/// The configurations of the short run: every scheme, every modifier and every way to flush once, and all that a bar
+/// concerns.
+const QUICK: [&str; 14] = [
+    "refcount",
+    "shootdown",
+    "shootdown+exit",
+    "shootdown+slot",
+    "shootdown+slot+trim",
+    "shootdown+batch16",
+    "shootdown ipi",
+    "shootdown ipi+piggyback",
+    "shootdown+slot auto",
+    "shootdown auto+retire",
+    "handoff",
+    "handoff+shoot5",
+    "qsbr",
+    "eager",
+];
+
+/// Options of `lazuli matrix`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Few configurations, on 4 CPUs only
+    #[arg(long)]
+    quick: bool,
+    /// Only configurations whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Print the configurations and what each adds to the kernel's command line
+    #[arg(long)]
+    list: bool,
+    /// Seconds that one boot may take
+    #[arg(long, default_value_t = 600)]
+    timeout: u64,
+    /// The Markdown file between whose marks the table goes
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// Where the table, the figures and what each boot measured are kept
+    #[arg(long, default_value = "build")]
+    folder: PathBuf,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// One boot.
+struct Boot {
+    configuration: Configuration,
+    cpus: u32,
+    name: String,
+    machine: Machine,
+}
+
+/// What one workload cost in one configuration.
+struct Row {
+    configuration: Configuration,
+    cpus: u32,
+    measurement: Measurement,
+}
+
+/// Runs the matrix. Returns whether every boot ended well and every bar is met.
+pub(crate) fn run(options: Options) -> Result<bool> {
+    if options.list {
+        for configuration in configuration::all() {
+            println!("{:<32} {}", configuration.name, configuration.words);
+        }
+        return Ok(true);
+    }
+    let kernel = qemu::raw_kernel(&options.machine.kernel)?;
+    let machine = Machine { kernel, icount: true, init: Some("/bin/lazybench".to_owned()), ..options.machine.clone() };
+    let boots = boots(&options, &machine);
+    ensure!(!boots.is_empty(), "no configuration is named `{}`; --list prints them all", options.only);
+    let runner = Runner {
+        store: Store::open(&options.folder.join("matrix"), &machine)?,
+        limit: Duration::from_secs(options.timeout),
+        bar: progress_bar(boots.len())?,
+    };
+    let (rows, failures) = runner.run_all(&boots)?;
+    runner.bar.finish_and_clear();
+    ensure!(!guest::stopped(), "interrupted; what was measured is kept, the same command goes on from there");
+    report(&options, &rows, &failures)
+}
+
+fn boots(options: &Options, machine: &Machine) -> Vec<Boot> {
+    let cpus = if options.quick { &CPUS[..1] } else { &CPUS };
+    let wanted = |configuration: &Configuration| {
+        let is_quick = QUICK.contains(&configuration.name.as_str());
+        configuration.name.contains(&options.only) && (is_quick || !options.quick)
+    };
+    let mut boots = Vec::new();
+    for configuration in configuration::all().into_iter().filter(wanted) {
+        // The long boots first, so that the last worker does not end with one.
+        if HOLDERS.contains(&configuration.name.as_str()) {
+            let boot = Boot::new(&configuration, CPUS[0], machine, format!("{HOLD} --ops {HELD}"), " hold");
+            boots.insert(0, boot);
+        }
+        for &cpus in cpus {
+            boots.push(Boot::new(&configuration, cpus, machine, WORKLOADS.to_owned(), ""));
+        }
+    }
+    boots
+}
+
+impl Boot {
+    fn new(configuration: &Configuration, cpus: u32, machine: &Machine, args: String, suffix: &str) -> Self {
+        let cmdline = [configuration.words.as_str(), &machine.cmdline].join(" ").trim_end().to_owned();
+        Self {
+            name: format!("{} smp{cpus}{suffix}", configuration.name).replace(' ', "_"),
+            machine: Machine { smp: cpus, cmdline, args, ..machine.clone() },
+            configuration: configuration.clone(),
+            cpus,
+        }
+    }
+
+    fn rows(&self, measurements: Vec<Measurement>) -> impl Iterator<Item = Row> {
+        let row = |measurement| Row { configuration: self.configuration.clone(), cpus: self.cpus, measurement };
+        measurements.into_iter().map(row)
+    }
+}
+
+fn progress_bar(boots: usize) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} boots, {elapsed_precise}, {eta} left  {msg}");
+    Ok(ProgressBar::new(boots as u64).with_style(style.context("the progress bar's template is wrong")?))
+}
+
+struct Runner {
+    store: Store,
+    limit: Duration,
+    bar: ProgressBar,
+}
+
+impl Runner {
+    /// Runs all boots, one on each core. Gives what was measured, in their order, and what failed.
+    fn run_all(&self, boots: &[Boot]) -> Result<(Vec<Row>, Vec<String>)> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let queue = Mutex::new(boots.iter().enumerate());
+        let done = Mutex::new((Vec::new(), Vec::new()));
+        let next = || queue.lock().ok()?.next().filter(|_| !guest::stopped());
+        let work = || -> Result<()> {
+            while let Some((index, boot)) = next() {
+                let outcome = self.measure(boot)?;
+                let mut done = done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                match outcome {
+                    Ok(measurements) => done.0.extend(boot.rows(measurements).map(|row| (index, row))),
+                    Err(why) => done.1.push(why),
+                }
+                self.bar.inc(1);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })?;
+        let (mut rows, failures) = done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        rows.sort_by_key(|(index, _)| *index);
+        Ok((rows.into_iter().map(|(_, row)| row).collect(), failures))
+    }
+
+    /// What one boot measured, now or earlier; or why it failed.
+    fn measure(&self, boot: &Boot) -> Result<Result<Vec<Measurement>, String>> {
+        if let Some(kept) = self.store.load(&boot.name, &boot.machine) {
+            return Ok(Ok(kept));
+        }
+        self.bar.set_message(boot.name.clone());
+        let outcome = guest::boot(&boot.machine, Some(self.limit), None, &mut |_| {})?;
+        let measurements = results::parse(&boot.configuration.name, &outcome.console);
+        let wanted = boot.machine.args.split(' ').take_while(|word| !word.starts_with("--")).count();
+        if outcome.status == 0 && measurements.len() == wanted {
+            self.store.save(&boot.name, &boot.machine, &measurements)?;
+            self.say(&format!("ok   {:<48} {:>5.1} s", boot.name, outcome.elapsed.as_secs_f64()));
+            return Ok(Ok(measurements));
+        }
+        let why = match outcome.status {
+            HANG => format!("hang: no end within {} s", outcome.elapsed.as_secs()),
+            status => format!("exit status {status}"),
+        };
+        let log = self.store.keep_console(&boot.name, &boot.machine, &outcome.console)?;
+        let (seen, log) = (measurements.len(), log.display());
+        let failure = format!("{}: {why}, after {seen} of {wanted} workloads; its console is in {log}", boot.name);
+        self.say(&format!("FAIL {failure}"));
+        Ok(Err(failure))
+    }
+
+    /// Above the bar, or where there is none because nobody watches, as a line of its own.
+    fn say(&self, line: &str) {
+        if self.bar.is_hidden() { eprintln!("{line}") } else { self.bar.println(line) }
+    }
+}
+
+/// Writes table and figures, and prints the bars.
+fn report(options: &Options, rows: &[Row], failures: &[String]) -> Result<bool> {
+    let verdicts = bars::judge(rows);
+    let command = if options.quick { "make matrix QUICK=1" } else { "make matrix" };
+    let page = page::markdown(command, rows, &verdicts);
+    let write = |name: &str, text: &str| {
+        let file = options.folder.join(name);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    };
+    write("matrix.md", &page)?;
+    let results = rows.iter().map(|row| {
+        json!({
+            "configuration": row.configuration.name, "options": row.configuration.words, "cpus": row.cpus,
+            "measured": row.measurement.to_json(),
+        })
+    });
+    let bars = verdicts.iter().map(bars::Verdict::to_json);
+    let all = json!({
+        "command": command, "failures": failures,
+        "bars": bars.collect::<Vec<_>>(), "results": results.collect::<Vec<_>>(),
+    });
+    write("matrix.json", &format!("{all:#}\n"))?;
+    println!("{}", table::render(&bars::HEADS, 3, &verdicts.iter().map(bars::Verdict::row).collect::<Vec<_>>()));
+    println!("The table is in {0}/matrix.md, all figures are in {0}/matrix.json.", options.folder.display());
+    failures.iter().for_each(|failure| println!("FAIL {failure}"));
+    let missed = verdicts.iter().filter(|verdict| !verdict.is_met()).count();
+    println!("{} boots failed, {missed} of {} bars missed", failures.len(), verdicts.len());
+    let good = failures.is_empty() && missed == 0;
+    if let Some(file) = options.page.as_ref().filter(|_| good) {
+        page::insert(file, &page)?;
+    }
+    Ok(good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_run_and_the_long_boots_name_configurations_that_exist() {
+        let all = configuration::all();
+        for name in QUICK.iter().chain(&HOLDERS) {
+            assert!(all.iter().any(|configuration| configuration.name == *name), "{name}");
+        }
+    }
+}
