@@ -22,6 +22,22 @@ pub fn clear() {
     HOOK.store(0, Ordering::Release);
 }
 
+/// How many of the SGIs that are sent next get lost.
+static TO_LOSE: AtomicUsize = AtomicUsize::new(0);
+
+/// Loses so many of the SGIs that are sent next, one after the other, as a broken interrupt controller would.
+pub fn lose_sgis(number: usize) {
+    // Relaxed: the test sends them itself, or has others send them afterwards.
+    TO_LOSE.store(number, Ordering::Relaxed);
+}
+
+/// Whether this SGI gets lost: never, unless tests are built for it.
+#[inline(always)]
+pub(crate) fn loses_sgi() -> bool {
+    let lose_one = |left: usize| left.checked_sub(1);
+    cfg!(feature = "fault-points") && TO_LOSE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lose_one).is_ok()
+}
+
 /// A point of the kernel's own was reached: nothing, unless tests are built for it.
 #[inline(always)]
 pub(crate) fn kernel_point(point: Point) {

@@ -6,6 +6,9 @@
 //! dangle: requests live as long as the CPUs, and a sender does not write a new one before the last
 //! acknowledgement of the old one, which is the last thing a target does with it.
 //!
+//! An SGI that an interrupt controller loses would leave its sender waiting for ever, and with it whoever posts to the
+//! same inbox later: so a sender that has waited for long interrupts once more whoever has not heard it.
+//!
 //! Who waits has interrupts on and serves its own inbox, so two CPUs that call each other at once
 //! both get their answer. Served functions run with interrupts masked and never wait themselves.
 
@@ -88,6 +91,8 @@ pub struct Local {
     sent: [AtomicU64; Reason::ALL.len()],
     /// Requests of others that were served, by reason. Written by this CPU only.
     served: [AtomicU64; Reason::ALL.len()],
+    /// SGIs sent once more because their targets had not answered for long. Written by this CPU only.
+    resent: AtomicU64,
 }
 
 impl Local {
@@ -98,6 +103,7 @@ impl Local {
             request: Request::new(),
             sent: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             served: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            resent: AtomicU64::new(0),
         }
     }
 
@@ -108,6 +114,12 @@ impl Local {
     /// How many CPUs ask something of this one and were not heard yet.
     pub fn waiting(&self) -> usize {
         self.inbox.count()
+    }
+
+    /// How many SGIs this CPU has sent once more, because they may have been lost.
+    pub fn resent(&self) -> u64 {
+        // Relaxed: see `count`.
+        self.resent.load(Ordering::Relaxed)
     }
 
     /// How many SGIs this CPU has sent for a reason.
@@ -139,6 +151,9 @@ impl Default for Local {
         Self::new()
     }
 }
+
+/// How often a second who waits for an answer asks again.
+const REMINDERS_PER_SECOND: u64 = 50;
 
 /// A function, its argument, and why it is to run.
 type Work = (fn(usize), usize, Reason);
@@ -265,15 +280,34 @@ fn post(local: &Local, own_id: CpuId, reason: Reason, targets: &CpuSet) {
     let idle: CpuSet = targets.iter().filter(|cpu| percpu::of(cpu.index()).ipi.inbox.post(own_id)).collect();
     if !idle.is_empty() {
         local.count_sent(reason, idle.count());
-        gic::send_sgi(reason.sgi(), &idle);
+        if !fault_points::loses_sgi() {
+            gic::send_sgi(reason.sgi(), &idle);
+        }
     }
 }
 
 /// Waits for the last acknowledgement, and meanwhile serves whoever waits for this CPU.
 fn wait_until_done(request: &Request) {
+    let patience = CNTFRQ_EL0.get() / REMINDERS_PER_SECOND;
+    let mut start = CNTVCT_EL0.get();
     while !request.is_done() {
         serve();
         sync::relax();
+        if CNTVCT_EL0.get() - start > patience {
+            remind();
+            start = CNTVCT_EL0.get();
+        }
+    }
+}
+
+/// Interrupts the CPUs that have not heard this one's request yet.
+#[cold]
+fn remind() {
+    let (local, own_id) = (&percpu::this().ipi, CpuId(percpu::cpu_id() as u16));
+    let deaf: CpuSet = online().iter().filter(|cpu| percpu::of(cpu.index()).ipi.inbox.holds(own_id)).collect();
+    if !deaf.is_empty() {
+        count(&local.resent, deaf.count());
+        gic::send_sgi(Reason::Call.sgi(), &deaf);
     }
 }
 

@@ -10,6 +10,7 @@ extern crate alloc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use lazuli::arch::timer::now_ns;
 use lazuli::machine::Kernel;
 use lazuli::sync::IrqGuard;
 use lazuli::testing::mms::*;
@@ -27,6 +28,8 @@ kernel_tests! {
     t19_a_cpu_leaves_between_mask_and_ipi,
     t20_a_target_frees_an_address_space_of_its_own,
     t31_every_process_on_every_cpu,
+    t46_an_sgi_gets_lost,
+    t47_a_target_that_never_sleeps,
 }
 
 /// The CPU that [`hold`] stops, and whether it has stopped and may go on.
@@ -198,6 +201,48 @@ fn t16_a_final_drop_that_may_not_wait() -> Outcome {
     displace_all()?;
     expect!(total(Counter::MmsDeferred) > deferred, true, "it went to the reaper");
     until("the reaper frees it", || total(Counter::MmsFreed) > freed)?;
+    nothing_lost()
+}
+
+fn t46_an_sgi_gets_lost() -> Outcome {
+    if !can_race() {
+        return Ok(());
+    }
+    let resent = || (0..percpu::count()).map(|cpu| percpu::of(cpu).ipi.resent()).sum::<u64>();
+    let (before, leaked) = (resent(), total(Counter::MmsLeaked));
+    for _ in 0..3 {
+        let dead = new_mm();
+        visit(1, &dead)?;
+        let freed = total(Counter::MmsFreed);
+        fault_points::lose_sgis(1);
+        // Not freed in silence, and not waited for in vain: who shoots asks again.
+        drop(dead);
+        expect!(is_loaded(1, Kernel::system().init_mm()), true, "CPU 1 has left");
+        expect!(total(Counter::MmsFreed) > freed, true, "freed after it had");
+    }
+    expect!((resent() - before >= 3, total(Counter::MmsLeaked) - leaked), (true, 0), "asked again; kept for ever");
+    nothing_lost()
+}
+
+fn t47_a_target_that_never_sleeps() -> Outcome {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    if !can_race() {
+        return Ok(());
+    }
+    STOP.store(false, Ordering::Relaxed);
+    let dead = new_mm();
+    visit(1, &dead)?;
+    // A kernel thread keeps the CPU, and with it the laziness, for itself; interrupts are on.
+    let busy = spawn(1, None, || spin_until(|| STOP.load(Ordering::Relaxed)));
+    sleep(2 * MS);
+    let lazy = is_loaded(1, &dead);
+    let start = now_ns();
+    drop(dead);
+    let took = now_ns() - start;
+    STOP.store(true, Ordering::Relaxed);
+    join(&busy)?;
+    expect!(lazy, true, "the busy kernel thread's CPU was lazy");
+    expect!(took < 5_000 * MS, true, "the drop took {took} ns");
     nothing_lost()
 }
 

@@ -132,6 +132,7 @@ fn lazy_tlb(text: &mut Writer) -> fmt::Result {
     for reason in Reason::ALL {
         per_cpu(text, reason.label(), |cpu| percpu::of(cpu).ipi.sent(reason))?;
     }
+    per_cpu(text, "ipi_resent", |cpu| percpu::of(cpu).ipi.resent())?;
     writeln!(text, "dead_now {}", system.dead.now())?;
     writeln!(text, "dead_max {}", system.dead.max())?;
     let (waiting, most, limit) = system.waiting();

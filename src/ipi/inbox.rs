@@ -38,6 +38,12 @@ impl Inbox {
         self.senders.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
     }
 
+    /// Whether this sender has not been heard yet; a glance.
+    pub(super) fn holds(&self, sender: CpuId) -> bool {
+        // Relaxed: a 1 that is out of date costs an SGI in vain.
+        self.senders[sender.index() / 64].load(Ordering::Relaxed) & 1 << (sender.index() % 64) != 0
+    }
+
     /// Takes all senders out and calls `each` for every one. Only the owner may call it.
     pub(super) fn take(&self, mut each: impl FnMut(CpuId)) {
         // A plain look first: a waiter polls here, and must not keep the line to itself.
