@@ -19,7 +19,7 @@ use crate::sys::cpu;
 use options::Length;
 
 /// Operations of a `--once` run, and of the trial that `--seconds` plans with.
-const FEW: u64 = 16;
+const FEW: u64 = 4;
 
 type Run = Box<dyn Fn(u64) -> io::Result<(u64, Sample)>>;
 
