@@ -1,6 +1,7 @@
 //! Unmapping, narrowing rights and copying: what was promised gone is gone on every CPU.
 
 use mm::fault::FaultError::{Denied, Unmapped};
+use mm::flush::FlushMode;
 use mm::pte::Protection;
 use mm::{Counter, Page, Point};
 
@@ -170,7 +171,7 @@ fn t42_never_ran() {
 #[test]
 fn t51_rollover_within_a_flush() {
     for config in configs() {
-        for seed in 0..4 {
+        for seed in 0..16 {
             let mut setup = Setup::with(3, config, seed).asid_bits(3);
             // The store leaves its buffer with the barrier and no sooner.
             setup.lies.drain = 0;
@@ -196,6 +197,67 @@ fn t51_rollover_within_a_flush() {
             d.resume(task, 1);
             assert_ne!(user.context().asid(), old, "it runs under a new number");
             d.go_on(flusher);
+            d.resume(task, 1);
+            end(d, user);
+        }
+    }
+}
+
+/// The store-buffering race of a flush: a CPU enters the `Mm` for the first time while an unmap stands
+/// between two of its steps. Either it is asked, or its walker finds the entry gone.
+#[test]
+fn a_cpu_enters_within_a_flush() {
+    for point in [Point::EntriesPublished, Point::HoldersGuessed] {
+        for config in configs().into_iter().filter(|config| config.flush != FlushMode::Broadcast) {
+            for seed in 0..6 {
+                let mut setup = Setup::with(3, config, seed);
+                // The store leaves its buffer with the barrier and no sooner.
+                setup.lies.drain = 0;
+                setup.lies.walk_all = 2;
+                let d = Director::new(setup);
+                let user = furnished(&d);
+                let own = user.clone();
+                let flusher = d.spawn(0, move || {
+                    user::unmap(&own, just(ONE));
+                    kernel::put(own);
+                });
+                d.stop_at(flusher, point);
+                d.run();
+                let entering = user.clone();
+                let task = d.spawn(1, move || {
+                    kernel::exec(entering);
+                    let _ = load(ONE);
+                    kernel::block();
+                    assert_eq!(load(ONE), Err(Unmapped));
+                });
+                d.run();
+                d.go_on(flusher);
+                d.run();
+                d.resume(task, 1);
+                end(d, user);
+            }
+        }
+    }
+}
+
+/// A TLBI is completed only by a DSB on the CPU that issued it: a flusher that could be preempted between
+/// the two, and went on elsewhere, would wait for nothing.
+#[test]
+fn a_flusher_is_not_moved() {
+    for config in configs() {
+        for seed in 0..6 {
+            let mut setup = Setup::with(3, config, seed);
+            setup.lies.land = 0;
+            setup.lies.preempt = 2;
+            setup.lies.balance = 1;
+            let d = Director::new(setup);
+            let user = furnished(&d);
+            let task = reader(&d, 1, &user, || assert_eq!(load(ONE), Err(Unmapped)));
+            let own = user.clone();
+            d.on(0, move || {
+                user::unmap(&own, just(ONE));
+                kernel::put(own);
+            });
             d.resume(task, 1);
             end(d, user);
         }
