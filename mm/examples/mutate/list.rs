@@ -138,8 +138,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "flush with preemption on",
         edits: &[(
             "flush/mod.rs",
-            "    let _pinned = M::pin();\n    match M::system().config.flush {\n",
-            "    match M::system().config.flush {\n",
+            "    let _pinned = M::pin();\n    let config = &M::system().config;\n",
+            "    let config = &M::system().config;\n",
         )],
     },
     Mutation {
@@ -350,8 +350,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "give the lazy reference back before leaving",
         edits: &[(
             "switch.rs",
-            "            self.load(next);\n            if let Some(left) = self.leave_lazy() {\n                self.departed.put(left);\n            }\n",
-            "            drop(self.leave_lazy());\n            self.load(next);\n",
+            "            unfinished = self.load(next);\n            if let Some(left) = self.leave_lazy() {\n                self.departed.put(left);\n                unfinished = true;\n            }\n",
+            "            drop(self.leave_lazy());\n            unfinished = self.load(next);\n",
         )],
     },
     Mutation {
@@ -366,8 +366,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "store plainly over a tag (handoff)",
         edits: &[(
             "switch.rs",
-            "        if self.departure == Departure::Publish {\n",
-            "        if self.departure == Departure::Publish || self.departure == Departure::Drain {\n",
+            "        if self.departure() == Departure::Publish {\n",
+            "        if self.departure() == Departure::Publish || self.departure() == Departure::Drain {\n",
         )],
     },
     Mutation {

@@ -1,6 +1,6 @@
 //! A build for one scheme: `LAZULI_FIXED_SCHEME=shootdown cargo build …`.
 //!
-//! Nobody needs one. It is what the choice at boot is measured against (`make choice`, docs/decisions/0010): in it the
+//! Nobody needs one. It is what the choice at boot is measured against (`make choice`, docs/decisions/0011): in it the
 //! scheme's part in the switch is a constant, and what other schemes would do there is left out.
 
 use crate::config::Config;
