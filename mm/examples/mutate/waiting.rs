@@ -114,7 +114,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         edits: &[(
             "lazy/qsbr.rs",
             "    M::on_cpus(&targets, IpiReason::Shoot, &|_: CpuId| batch::leave_dead(M::cpu_state()));\n",
-            "    let _ = (batch::leave_dead::<M>, IpiReason::Shoot, targets, CpuId(0));\n",
+            "    let targets: crate::CpuSet = targets;\n    let nobody = targets.intersection(&crate::CpuSet::EMPTY);\n    M::on_cpus(&nobody, IpiReason::Shoot, &|_: CpuId| batch::leave_dead(M::cpu_state()));\n",
         )],
     },
     Mutation {
