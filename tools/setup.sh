@@ -80,6 +80,23 @@ qemu() {
     [ "$version" -ge 9 ] || say "QEMU $version is older than 9.0: virt runs, the Raspberry Pi 4's part is SKIPPED"
 }
 
+# Fetches an arm64 package of Debian 12 and unpacks it: PACKAGE SECTION FOLDER. Apt's own sources stay as they are. Fails
+# where Debian's archive is not known or does not answer.
+unpacked() {
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    command -v apt-get >/dev/null && [ -e "$keys" ] || return 1
+    apt=$(pwd)/build/apt-$1
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$3"
+    : >"$apt/status"
+    echo "deb [signed-by=$keys] http://deb.debian.org/debian bookworm $2" >"$apt/sources.list"
+    status=1
+    if foreign_apt update >&2 && (cd "$3" && foreign_apt download "$1" >&2); then
+        dpkg -x "$3/$1"_*.deb "$3/root" && status=0
+    fi
+    rm -rf "$apt"
+    return "$status"
+}
+
 # apt with a state of its own, for another architecture.
 foreign_apt() {
     apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root \
@@ -89,47 +106,23 @@ foreign_apt() {
 
 busybox() {
     [ -x build/busybox/busybox ] && return
-    keys=/usr/share/keyrings/debian-archive-keyring.gpg
-    if ! command -v apt-get >/dev/null || [ ! -e "$keys" ]; then
-        say "no Debian archive here: the busybox tests are SKIPPED"
-        return
-    fi
-    apt=$(pwd)/build/apt
-    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" build/busybox
-    : >"$apt/status"
-    echo "deb [signed-by=$keys] http://deb.debian.org/debian bookworm main" >"$apt/sources.list"
-    if foreign_apt update >&2 && (cd build/busybox && foreign_apt download busybox-static >&2); then
-        dpkg -x build/busybox/busybox-static_*.deb build/busybox/root
+    if unpacked busybox-static main build/busybox; then
         cp build/busybox/root/bin/busybox build/busybox/busybox
     else
-        say "busybox could not be fetched: its tests are SKIPPED"
+        say "busybox could not be fetched from Debian's archive: its tests are SKIPPED"
     fi
-    rm -rf "$apt"
 }
 
-# The Raspberry Pi's boot code, from Debian's section non-free-firmware; apt's own sources stay as they are.
+# The Raspberry Pi's boot code.
 firmware() {
     [ -e build/firmware/raspi/start4.elf ] && return
-    keys=/usr/share/keyrings/debian-archive-keyring.gpg
-    source="deb http://deb.debian.org/debian bookworm non-free-firmware"
-    if ! command -v apt-get >/dev/null || [ ! -e "$keys" ]; then
-        die "no Debian archive here; fetch start4.elf and fixup4.dat of github.com/raspberrypi/firmware and name their folder: FIRMWARE=folder"
-    fi
-    say "fetching raspi-firmware, by: $source"
-    apt=$(pwd)/build/apt-firmware
-    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" build/firmware/raspi
-    : >"$apt/status"
-    echo "deb [signed-by=$keys] ${source#deb }" >"$apt/sources.list"
-    if foreign_apt update >&2 && (cd build/firmware && foreign_apt download raspi-firmware >&2); then
-        dpkg -x build/firmware/raspi-firmware_*.deb build/firmware/root
-        for file in start4.elf fixup4.dat; do
-            cp "build/firmware/root/usr/lib/raspi-firmware/$file" build/firmware/raspi/
-        done
-        find build/firmware/root -name bcm2711-rpi-4-b.dtb -exec cp {} build/firmware/raspi/ \;
-    else
-        die "raspi-firmware could not be fetched; name a folder that has start4.elf and fixup4.dat: FIRMWARE=folder"
-    fi
-    rm -rf "$apt"
+    say "fetching raspi-firmware, by: deb http://deb.debian.org/debian bookworm non-free-firmware"
+    unpacked raspi-firmware non-free-firmware build/firmware || die "raspi-firmware could not be fetched from Debian's archive; take start4.elf and fixup4.dat from github.com/raspberrypi/firmware and name their folder: FIRMWARE=folder"
+    mkdir -p build/firmware/raspi
+    for file in start4.elf fixup4.dat; do
+        cp "build/firmware/root/usr/lib/raspi-firmware/$file" build/firmware/raspi/
+    done
+    find build/firmware/root -name bcm2711-rpi-4-b.dtb -exec cp {} build/firmware/raspi/ \;
 }
 
 case ${1:-} in

@@ -99,6 +99,7 @@ impl<M: Machine> CpuState<M> {
 
     /// When the tag in the slot was set, in nanoseconds.
     pub(crate) fn tagged_at(&self) -> u64 {
+        // Relaxed: pairs with the store in `tag`; one that is out of date shoots early or late, and no more.
         self.tagged_at.load(Ordering::Relaxed)
     }
 
@@ -109,7 +110,7 @@ impl<M: Machine> CpuState<M> {
 
     /// The last value written to this CPU's TTBR0.
     pub fn shadow_ttbr(&self) -> Ttbr {
-        // Acquire: pairs with the Release in `load`.
+        // Acquire: pairs with the Release in `load_under`.
         Ttbr(self.shadow.load(Ordering::Acquire))
     }
 

@@ -35,6 +35,7 @@ mod symbols;
 mod table;
 mod test;
 mod tree;
+mod workers;
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::path::{Path, PathBuf};

@@ -17,6 +17,7 @@ use crate::guest::{self, HANG};
 use crate::qemu::{self, Machine};
 use crate::results::{self, Measurement};
 use crate::table;
+use crate::workers;
 use configuration::Configuration;
 use store::Store;
 
@@ -167,26 +168,16 @@ impl Runner {
     /// Runs all boots, one on each core. Gives what was measured, in their order, and what failed.
     fn run_all(&self, boots: &[Boot]) -> Result<(Vec<Row>, Vec<String>)> {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let queue = Mutex::new(boots.iter().enumerate());
         let done = Mutex::new((Vec::new(), Vec::new()));
-        let next = || queue.lock().ok()?.next().filter(|_| !guest::stopped());
-        let work = || -> Result<()> {
-            while let Some((index, boot)) = next() {
-                let outcome = self.measure(boot)?;
-                let mut done = done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                match outcome {
-                    Ok(measurements) => done.0.extend(boot.rows(measurements).map(|row| (index, row))),
-                    Err(why) => done.1.push(why),
-                }
-                self.bar.inc(1);
+        workers::share(boots.iter().enumerate(), workers, |(index, boot)| {
+            let outcome = self.measure(boot)?;
+            let mut done = done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            match outcome {
+                Ok(measurements) => done.0.extend(boot.rows(measurements).map(|row| (index, row))),
+                Err(why) => done.1.push(why),
             }
+            self.bar.inc(1);
             Ok(())
-        };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
         let (mut rows, failures) = done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         rows.sort_by_key(|(index, _)| *index);

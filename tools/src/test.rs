@@ -17,6 +17,7 @@ use crate::report::Tally;
 use crate::scenario::Parts;
 use crate::standin::StandIn;
 use crate::suite::{Cell, Rules, Suite, all_cells, full_cells, pairwise_cells};
+use crate::workers;
 
 /// The name of the tests over a serial line, for `--cell`.
 const SERIAL_TEST: &str = "serial-line";
@@ -227,27 +228,17 @@ fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
     let (light, heavy): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.machine.host_threads() == 1);
     let progress = Progress { total: jobs.len(), live: jobs.len() == 1, state: Mutex::new((0, Tally::default())) };
     for (queue, workers) in [(light, cores), (heavy, 1)] {
-        let queue = Mutex::new(queue.into_iter());
-        let next = || queue.lock().ok()?.next().filter(|_| !guest::stopped());
-        let work = || -> Result<()> {
-            while let Some(job) = next() {
-                let mut sink = |bytes: &[u8]| {
-                    if progress.live {
-                        print!("{}", String::from_utf8_lossy(bytes));
-                    }
-                };
-                let judged = job.run(logs, &mut sink)?;
-                if !guest::stopped() {
-                    progress.report(job, judged);
+        workers::share(queue.into_iter(), workers, |job| {
+            let mut sink = |bytes: &[u8]| {
+                if progress.live {
+                    print!("{}", String::from_utf8_lossy(bytes));
                 }
+            };
+            let judged = job.run(logs, &mut sink)?;
+            if !guest::stopped() {
+                progress.report(job, judged);
             }
             Ok(())
-        };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
     }
     let (_, tally) = progress.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());

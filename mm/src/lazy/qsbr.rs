@@ -48,8 +48,9 @@ pub(super) fn retire<M: Machine>(system: &System<M>, dead: DeadMm<M>) -> Evicted
         return Evicted::Gone(dead);
     }
     // AcqRel: Acquire makes this death come after whatever notes preceded it, Release pairs with the
-    // Acquire in `note`. Before the push: once on the list, others may free it.
+    // Acquire in `note_epoch`. Before the push: once on the list, others may free it.
     let epoch = system.epoch.fetch_add(1, Ordering::AcqRel) + 1;
+    // Relaxed: published with the push, by `push_to` and `take_all`.
     dead.epoch.store(epoch, Ordering::Relaxed);
     match system.waiting.admit(dead) {
         Ok(1) => M::wake_reaper_at(M::now_ns() + LOOK_AFTER),

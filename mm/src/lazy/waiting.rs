@@ -45,11 +45,13 @@ impl<M: Machine> Waiting<M> {
 
     /// How many ever waited at once.
     pub(crate) fn most(&self) -> usize {
+        // Relaxed: a number for people.
         self.most.load(Ordering::Relaxed)
     }
 
     /// When the first came, if anybody waits.
     pub(crate) fn since(&self) -> Option<u64> {
+        // Relaxed: pairs with the store in `admit`; one that is out of date frees early or late, and no more.
         (self.number() != 0).then(|| self.since.load(Ordering::Relaxed))
     }
 
@@ -80,6 +82,7 @@ impl<M: Machine> Waiting<M> {
 
     /// One that was taken off waits no more.
     pub(crate) fn leave(&self) {
+        // Relaxed: pairs with the update in `admit`, of the same word.
         self.number.fetch_sub(1, Ordering::Relaxed);
     }
 }

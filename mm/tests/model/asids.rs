@@ -21,6 +21,13 @@ pub(super) fn scarce(scenario: impl Fn(Director)) {
     }
 }
 
+/// Finds its page, sleeps, and finds it unmapped.
+pub(super) fn sees_it_go() {
+    assert_eq!(load(ONE), Ok(0x400));
+    kernel::block();
+    assert_eq!(load(ONE), Err(Unmapped));
+}
+
 /// Runs a new address space on this CPU, which ends it; gives the number it ran under.
 pub(super) fn churn(d: &Director, cpu: usize) -> Asid {
     d.on(cpu, || {
@@ -140,11 +147,7 @@ fn a_lazy_cpu_returns_under_a_stale_asid() {
     for marked in [1, 2] {
         scarce(|d| {
             let user = furnished(&d);
-            let task = reader(&d, 1, &user, || {
-                assert_eq!(load(ONE), Ok(0x400));
-                kernel::block();
-                assert_eq!(load(ONE), Err(Unmapped));
-            });
+            let task = reader(&d, 1, &user, sees_it_go);
             let before = d.total(Counter::AsidRollovers);
             let roller = loop {
                 let roller = d.spawn(0, || kernel::exec(kernel::create()));
@@ -183,13 +186,7 @@ fn two_lazy_cpus_keep_one_number() {
         for seed in 0..2 {
             let d = Director::new(Setup::with(3, config, seed).asid_bits(3));
             let user = furnished(&d);
-            let tasks = [1, 2].map(|cpu| {
-                reader(&d, cpu, &user, || {
-                    assert_eq!(load(ONE), Ok(0x400));
-                    kernel::block();
-                    assert_eq!(load(ONE), Err(Unmapped));
-                })
-            });
+            let tasks = [1, 2].map(|cpu| reader(&d, cpu, &user, sees_it_go));
             roll_over(&d, 0, 1);
             d.resume(tasks[0], 1);
             roll_over(&d, 0, 2);

@@ -1,14 +1,13 @@
 //! CPUs that go offline and come back, under every scheme and several seeds. T numbers are the project's.
 
-use mm::fault::FaultError::Unmapped;
 use mm::{Machine, Page, Point};
 
-use super::asids::{churn, roll_over, scarce};
+use super::asids::{churn, roll_over, scarce, sees_it_go};
 use super::flush::{furnished, reader};
 use crate::machine::Lying;
 use crate::machine::director::{Director, each};
 use crate::machine::kernel;
-use crate::machine::user::{self, load};
+use crate::machine::user;
 
 const ONE: Page = Page::from_number(0x400);
 
@@ -89,11 +88,7 @@ fn t23_dies_at_each_stage() {
 fn t23_comes_back_to_nothing_old() {
     scarce(|d| {
         let user = furnished(&d);
-        let task = reader(&d, 1, &user, || {
-            assert_eq!(load(ONE), Ok(0x400));
-            kernel::block();
-            assert_eq!(load(ONE), Err(Unmapped));
-        });
+        let task = reader(&d, 1, &user, sees_it_go);
         d.resume(task, 1);
         d.toggle_power(1);
         roll_over(&d, 0, 2);

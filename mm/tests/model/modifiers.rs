@@ -2,6 +2,7 @@
 
 use mm::{Counter, CpuId, Machine, Point, Scheme};
 
+use super::schemes::{WITHIN, dies_within};
 use crate::machine::director::{Director, each_line};
 use crate::machine::kernel;
 use crate::machine::{Lying, Setup};
@@ -329,18 +330,12 @@ fn t15_everybody_kills() {
 /// T11 under every command line: a CPU is interrupted at each point of its switch away from what dies.
 #[test]
 fn t11_in_the_middle_of_a_switch() {
-    for point in [Point::BitClear, Point::BitSet, Point::AsidSlowPath, Point::RootLoaded] {
+    for point in WITHIN {
         each_line(3, |d, _| {
             let (dying, next) = (d.create(), d.create());
             d.make_lazy(1, &dying);
             let task = d.spawn(1, move || kernel::exec(next));
-            d.stop_at(task, point);
-            d.run();
-            d.start(0, move || kernel::put(dying));
-            assert!(d.is_held(task));
-            d.go_on(task);
-            d.run();
-            d.finish();
+            dies_within(d, dying, task, point);
         });
     }
 }

@@ -172,7 +172,18 @@ fn t09_borrow_what_is_loaded() {
 }
 
 /// The points within a switch to an `Mm` that the CPU never had.
-const WITHIN: [Point; 4] = [Point::BitClear, Point::BitSet, Point::AsidSlowPath, Point::RootLoaded];
+pub(super) const WITHIN: [Point; 4] = [Point::BitClear, Point::BitSet, Point::AsidSlowPath, Point::RootLoaded];
+
+/// The last user of `dying` goes while a task stands at this point of its switch.
+pub(super) fn dies_within(d: Director, dying: User, task: usize, point: Point) {
+    d.stop_at(task, point);
+    d.run();
+    d.start(0, move || kernel::put(dying));
+    assert!(d.is_held(task));
+    d.go_on(task);
+    d.run();
+    d.finish();
+}
 
 /// T11, T12, T13: a CPU is interrupted by a shoot at every point of its switch away from the very
 /// `Mm` that dies, from a user task and from a kernel thread that was lazy on it.
@@ -192,13 +203,7 @@ fn t11_shot_in_the_middle_of_a_switch() {
                 d.make_lazy(1, &dying);
                 d.spawn(1, move || kernel::exec(next))
             };
-            d.stop_at(task, point);
-            d.run();
-            d.start(0, move || kernel::put(dying));
-            assert!(d.is_held(task));
-            d.go_on(task);
-            d.run();
-            d.finish();
+            dies_within(d, dying, task, point);
         });
     }
 }
