@@ -3,12 +3,12 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 
+use formats::cpio::{self, CpioError, Entry};
 use linux_raw_sys::general as linux;
 
 use crate::arch::boot::{BootInfo, Bundle};
 use crate::arch::mmu;
 use crate::errno::Errno;
-use crate::fs::cpio::{self, CpioError, Entry};
 use crate::fs::device::Device;
 use crate::fs::node::{Content, Node};
 use crate::fs::path::{self, Start};

@@ -5,7 +5,6 @@
 //! takes a CPU down or brings it up.
 
 pub mod borrow;
-pub mod cpio;
 pub mod descriptor;
 pub mod device;
 pub mod file;

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use core::arch::asm;
 use core::fmt;
 
+use formats::elf::{self, ElfError, Plan};
 use linux_raw_sys::auxvec as aux;
-
 use mm::{MmUser, PAGE_SIZE};
 
 use crate::arch::exception::TrapFrame;
@@ -14,7 +14,6 @@ use crate::errno::Errno;
 use crate::fs::node::{Content, Node};
 use crate::fs::path::{self, Last, Start};
 use crate::machine::Kernel;
-use crate::process::elf::{self, ElfError, Plan};
 use crate::process::signal::AlternateStack;
 use crate::process::stack::{self, Arguments, Strings};
 use crate::process::{UserThread, exit, family, futex, memory, signal, thread, wait};

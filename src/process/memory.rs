@@ -1,12 +1,12 @@
 //! The address spaces of programs: how one is laid out, and the running thread's.
 
+use formats::elf::{Plan, Segment};
 use mm::region::{Attributes, Backing, Sharing};
 use mm::space::{MapError, Placement};
 use mm::{Frame, Machine, MmUser, PAGE_SIZE, Page, USER_END};
 
 use crate::errno::Errno;
 use crate::machine::Kernel;
-use crate::process::elf::{Plan, Segment};
 use crate::process::stack::Image;
 use crate::sched;
 

@@ -6,7 +6,6 @@
 //! is outermost because a child's end and the signal that tells of it appear in one step.
 
 pub mod alarm;
-pub mod elf;
 pub mod exec;
 pub mod exit;
 pub mod family;

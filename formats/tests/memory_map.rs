@@ -2,11 +2,7 @@
 
 use std::collections::BTreeSet;
 
-#[path = "../../src/platform/region.rs"]
-#[expect(unreachable_pub, reason = "in the kernel, where it comes from, it is public")]
-mod region;
-
-use region::Region;
+use formats::device_tree::Region;
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;

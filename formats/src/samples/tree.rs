@@ -9,14 +9,14 @@ const END: u32 = 9;
 const HEADER_LEN: usize = 40;
 
 /// A node under construction: properties first, then children. The first is the root.
-pub(crate) struct Tree {
+pub struct Tree {
     structure: Vec<u8>,
     strings: Vec<u8>,
 }
 
 impl Tree {
     /// A tree whose root is empty.
-    pub(crate) fn new() -> Self {
+    pub fn root() -> Self {
         let mut tree = Self { structure: Vec::new(), strings: Vec::new() };
         tree.begin("");
         tree
@@ -48,29 +48,29 @@ impl Tree {
     }
 
     /// A property without a value.
-    pub(crate) fn flag(self, name: &str) -> Self {
+    pub fn flag(self, name: &str) -> Self {
         self.property(name, &[])
     }
 
     /// A property that holds a string.
-    pub(crate) fn text(self, name: &str, value: &str) -> Self {
+    pub fn text(self, name: &str, value: &str) -> Self {
         let bytes: Vec<u8> = value.bytes().chain([0]).collect();
         self.property(name, &bytes)
     }
 
     /// A property that holds cells.
-    pub(crate) fn numbers(self, name: &str, cells: &[u32]) -> Self {
+    pub fn numbers(self, name: &str, cells: &[u32]) -> Self {
         let bytes: Vec<u8> = cells.iter().flat_map(|cell| cell.to_be_bytes()).collect();
         self.property(name, &bytes)
     }
 
     /// How the children's `reg` is written.
-    pub(crate) fn cells(self, address: u32, size: u32) -> Self {
+    pub fn cells(self, address: u32, size: u32) -> Self {
         self.numbers("#address-cells", &[address]).numbers("#size-cells", &[size])
     }
 
     /// A child.
-    pub(crate) fn node(mut self, name: &str, fill: impl FnOnce(Self) -> Self) -> Self {
+    pub fn node(mut self, name: &str, fill: impl FnOnce(Self) -> Self) -> Self {
         self.begin(name);
         let mut filled = fill(self);
         filled.word(END_NODE);
@@ -78,7 +78,7 @@ impl Tree {
     }
 
     /// The blob, with these memory reservations.
-    pub(crate) fn finish(mut self, reservations: &[(u64, u64)]) -> Vec<u8> {
+    pub fn finish(mut self, reservations: &[(u64, u64)]) -> Vec<u8> {
         self.word(END_NODE);
         self.word(END);
         let reservations: Vec<u8> = reservations
@@ -101,7 +101,7 @@ impl Tree {
 }
 
 /// Changes the first letter of each occurrence of a word.
-pub(crate) fn deface(blob: &mut [u8], word: &str) {
+pub fn deface(blob: &mut [u8], word: &str) {
     let hits: Vec<usize> = (0..blob.len() - word.len()).filter(|&at| blob[at..].starts_with(word.as_bytes())).collect();
     hits.into_iter().for_each(|at| blob[at] = b'X');
 }

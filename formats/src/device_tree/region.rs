@@ -1,4 +1,4 @@
-//! Ranges of physical memory. Nothing but arithmetic, so that the host tests it, too (`tools/tests/memory_map.rs`).
+//! Ranges of physical memory. Nothing but arithmetic.
 
 const PAGE: u64 = 4096;
 

@@ -51,12 +51,12 @@ impl<'t> Platform<'t> {
 }
 
 /// `/chosen/bootargs`.
-pub(super) fn bootargs(tree: Fdt<'_>) -> Option<&str> {
+pub fn bootargs(tree: Fdt<'_>) -> Option<&str> {
     tree::string(&tree.find_node("/chosen")?, "bootargs")
 }
 
 /// `/chosen/rng-seed`.
-pub(super) fn random_seed(tree: Fdt<'_>) -> Option<&[u8]> {
+pub fn random_seed(tree: Fdt<'_>) -> Option<&[u8]> {
     tree.find_node("/chosen")?.property("rng-seed")?.value_as().ok()
 }
 
