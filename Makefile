@@ -38,7 +38,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run test test-all test-hw mutations image card flash netboot chainload debug lint bench matrix bars choice clean
+.PHONY: help setup firmware build run test test-all test-hw mutations litmus image card flash netboot chainload debug lint bench matrix bars choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -104,6 +104,10 @@ test-all: ## Run all tests on every number of CPUs, interrupt controller and sch
 
 mutations: setup ## Break the mm layer in every known way and see which test notices
 	$(Q)cargo run $(CARGO_QUIET) --package mm --example mutate
+
+litmus: setup ## Judge each ordering that the mm layer relies on by Arm's memory model, with and without its barriers
+	$(Q)sh tools/setup.sh herd
+	$(Q)$(LAZULI) litmus mm/litmus
 
 image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as one bootable file; with BOARD=rpi4 its tree, too
 	$(Q)$(LAZULI) image build/lazuli-app.img --kernel $(KERNEL) --initrd build/app.cpio \

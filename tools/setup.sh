@@ -4,6 +4,7 @@
 #   sh tools/setup.sh            compiler, linker, Rust targets, dtc, QEMU
 #   sh tools/setup.sh firmware   Debian's boot code of the Raspberry Pi, into build/firmware
 #   sh tools/setup.sh busybox    Debian's arm64 busybox, into build/busybox (the host is not touched)
+#   sh tools/setup.sh herd       herd7 of Debian unstable with a libc of its own, into build/herd, or the one in PATH
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -80,26 +81,30 @@ qemu() {
     [ "$version" -ge 9 ] || say "QEMU $version is older than 9.0: virt runs, the Raspberry Pi 4's part is SKIPPED"
 }
 
-# Fetches an arm64 package of Debian 12 and unpacks it: PACKAGE SECTION FOLDER. Apt's own sources stay as they are. Fails
-# where Debian's archive is not known or does not answer.
+# Fetches packages of Debian and unpacks them into one root: PACKAGES SECTION FOLDER [SUITE ARCHITECTURE]. Apt's own
+# sources stay as they are. Fails where Debian's archive is not known or does not answer.
 unpacked() {
     keys=/usr/share/keyrings/debian-archive-keyring.gpg
     command -v apt-get >/dev/null && [ -e "$keys" ] || return 1
-    apt=$(pwd)/build/apt-$1
+    apt=$(pwd)/build/apt-${3##*/}
+    architecture=${5:-arm64}
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$3"
     : >"$apt/status"
-    echo "deb [signed-by=$keys] http://deb.debian.org/debian bookworm $2" >"$apt/sources.list"
+    echo "deb [signed-by=$keys] http://deb.debian.org/debian ${4:-bookworm} $2" >"$apt/sources.list"
     status=1
-    if foreign_apt update >&2 && (cd "$3" && foreign_apt download "$1" >&2); then
-        dpkg -x "$3/$1"_*.deb "$3/root" && status=0
+    if foreign_apt update >&2 && (cd "$3" && rm -f ./*.deb && foreign_apt download $1 >&2); then
+        status=0
+        for package in "$3"/*.deb; do
+            dpkg -x "$package" "$3/root" || status=1
+        done
     fi
     rm -rf "$apt"
     return "$status"
 }
 
-# apt with a state of its own, for another architecture.
+# apt with a state of its own, for another architecture or suite.
 foreign_apt() {
-    apt-get -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root \
+    apt-get -q -o APT::Architecture="$architecture" -o APT::Architectures="$architecture" -o APT::Sandbox::User=root \
         -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
         -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null "$@"
 }
@@ -125,6 +130,28 @@ firmware() {
     find build/firmware/root -name bcm2711-rpi-4-b.dtb -exec cp {} build/firmware/raspi/ \;
 }
 
+# herd7 wants a newer libc than stable has: it runs on the one unpacked beside it.
+herd() {
+    [ -x build/herd/herd7 ] && return
+    if command -v herd7 >/dev/null; then
+        mkdir -p build/herd
+        ln -sf "$(command -v herd7)" build/herd/herd7
+        return
+    fi
+    say "fetching herdtools7, by: deb http://deb.debian.org/debian sid main"
+    unpacked "herdtools7 libc6 libgmp10" main build/herd sid "$(dpkg --print-architecture)" || die "herd7 could not be fetched from Debian's archive; install herdtools7 7.58 or newer (opam install herdtools7) so that herd7 is in PATH"
+    cat >build/herd/herd7 <<'END'
+#!/bin/sh
+root=$(dirname "$0")/root
+for libraries in "$root"/usr/lib/*-linux-gnu*; do
+    for loader in "$libraries"/ld-linux-*.so.*; do
+        exec "$loader" --library-path "$libraries" "$root/usr/bin/herd7" -set-libdir "$root/usr/share/herdtools7/herd" "$@"
+    done
+done
+END
+    chmod +x build/herd/herd7
+}
+
 case ${1:-} in
     "")
         rust
@@ -134,5 +161,6 @@ case ${1:-} in
         ;;
     busybox) busybox ;;
     firmware) firmware ;;
+    herd) herd ;;
     *) die "unknown word $1" ;;
 esac

@@ -142,7 +142,7 @@ impl CpuMask {
 
     /// Clears the calling CPU's own bit, after it left the root.
     pub fn clear_own(&self, cpu: CpuId) {
-        // Release: pairs with the Acquire in `snapshot`; who misses the bit sees the departure.
+        // Release: pairs with the Acquire in `snapshot`; who misses the bit sees the departure (mm/litmus/leave.litmus).
         self.0[cpu.index() / 64].fetch_and(!(1 << (cpu.index() % 64)), Ordering::Release);
     }
 

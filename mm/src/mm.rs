@@ -130,7 +130,7 @@ impl<M: Machine> Mm<M> {
     #[must_use]
     pub(crate) fn drop_count(&self) -> bool {
         // Release: pairs with the Acquire below in whoever drops the last: all that holders did
-        // with the `Mm`, setting their mask bits included, comes before the free.
+        // with the `Mm`, setting their mask bits included, comes before the free (mm/litmus/count.litmus).
         let before = self.count.0.fetch_sub(1, Ordering::Release);
         assert!((1..COUNT_LIMIT).contains(&before), "mm_count given back at {before}");
         if before != 1 {

@@ -61,17 +61,18 @@ macro_rules! for_each_sequence {
             LoadRoot(ttbr): [MsrTtbr0 Isb DsbNsh];
             /// Between setting the own bit in `mm_cpumask` and loading the root: whoever clears an
             /// entry afterwards and looks at the mask sees this CPU, or this CPU's walker sees the
-            /// cleared entry.
+            /// cleared entry (mm/litmus/holder.litmus).
             PublishHolder(): [DsbIsh];
             /// Between storing a new ASID in an `Mm` and walking under it: a flusher that still reads
-            /// the old ASID has cleared its entries before any walk under the new one.
+            /// the old ASID has cleared its entries before any walk under the new one (mm/litmus/asid.litmus).
             PublishAsid(): [DsbIsh];
             /// After page-table stores, before the ASID is read for the invalidation. A rollover
-            /// in between gives a clean ASID whose walks see the stores.
+            /// in between gives a clean ASID whose walks see the stores. Also between filling a frame and
+            /// naming it in an entry (mm/litmus/frame.litmus, fill.litmus).
             PublishEntries(): [DsbIshst];
             /// After page-table stores, before a look at who may have entries cached, for a flusher that
             /// may act on "only me": the look itself comes after the stores. A CPU that sets its bit
-            /// later walks the new entries; pairs with `PublishHolder`.
+            /// later walks the new entries; pairs with `PublishHolder` (mm/litmus/holder.litmus, ipi.litmus).
             PublishAndLook(): [DsbIsh];
             /// Invalidates one page's leaf entries on every CPU. Several may share one `Complete`.
             InvalidateLeaf(page): [TlbiVale1is];
@@ -93,7 +94,8 @@ macro_rules! for_each_sequence {
             InvalidateWalkRangeLocal(range): [TlbiRvae1];
             /// As `InvalidateAsid`, on this CPU.
             InvalidateAsidLocal(asid): [TlbiAside1];
-            /// This CPU forgets one page's leaf entries, after the rights in the table were widened.
+            /// This CPU forgets one page's leaf entries, after the rights in the table were widened
+            /// (mm/litmus/refresh.litmus).
             RefreshLeaf(page): [DsbNshst TlbiVale1 DsbNsh];
             /// Waits until the broadcast invalidations are complete everywhere.
             Complete(): [DsbIsh];
@@ -102,7 +104,7 @@ macro_rules! for_each_sequence {
             /// This CPU forgets everything: an ASID generation ended.
             FlushLocal(): [TlbiVmalle1 DsbNsh Isb];
             /// A task that may continue elsewhere leaves: whatever it began on this CPU (cache
-            /// and TLB maintenance completes only by a DSB on the CPU that issued it) is complete.
+            /// and TLB maintenance completes only by a DSB on the CPU that issued it) is complete (mm/litmus/migrate.litmus).
             TaskSwitch(): [DsbIsh];
         }
     };

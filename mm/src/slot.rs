@@ -28,7 +28,7 @@ impl<M: Machine> Slot<M> {
     #[inline]
     pub(crate) fn names(&self, mm: *const Mm<M>) -> bool {
         // Acquire: pairs with the Release in `publish` and `swap`; who sees another `Mm` here also
-        // sees that the walks of the former are over.
+        // sees that the walks of the former are over (mm/litmus/leave.litmus).
         ptr::addr_eq(untagged(self.0.load(Ordering::Acquire)), mm)
     }
 
@@ -60,10 +60,10 @@ impl<M: Machine> Slot<M> {
     /// last share was this CPU's.
     ///
     /// A plain store would lose a tag that is set between looking and storing, and with it the
-    /// `Mm` for ever; hence the swap.
+    /// `Mm` for ever; hence the swap (mm/litmus/tag.litmus).
     #[inline]
     pub(crate) fn swap(&self, next: &Mm<M>) -> Option<DeadMm<M>> {
-        // AcqRel: Release as in `publish`; Acquire pairs with the Release in `tag`.
+        // AcqRel: Release as in `publish`; Acquire pairs with the Release in `tag` (mm/litmus/share.litmus).
         let former = self.0.swap(ptr::from_ref(next).cast_mut(), Ordering::AcqRel);
         if former.addr() & TAG == 0 {
             return None;

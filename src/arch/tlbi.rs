@@ -8,7 +8,8 @@ use core::arch::asm;
 use mm::{PAGE_SIZE, Sequence, Ttbr};
 
 /// Makes new entries of the kernel's tables visible to this CPU's walker, and to every other's that learns of
-/// the new address by an ordered store of ours. Nothing invalid is cached, so there is nothing to invalidate.
+/// the new address by an ordered store of ours (mm/litmus/kernel_entry.litmus, kernel_entry_elsewhere.litmus).
+/// Nothing invalid is cached, so there is nothing to invalidate.
 pub fn publish_kernel_entries() {
     // SAFETY: barriers only; no `nomem`, so that the stores to the tables stay before them.
     unsafe { asm!("dsb ishst", "isb", options(nostack, preserves_flags)) };
@@ -140,7 +141,7 @@ const L1IP_PIPT: u64 = 0b11;
 /// Makes instructions that were written to a page through the linear map visible to every fetch
 /// (Arm ARM B2.4.4): clean the data cache to the point of unification, then drop the old lines
 /// of the instruction caches. Line by line if a line is found by any of its addresses; else all of them, since
-/// programs fetch by other addresses than this one.
+/// programs fetch by other addresses than this one (mm/litmus/instructions.litmus).
 pub fn sync_instructions(page: u64) {
     let ctr: u64;
     // SAFETY: reads a register that never changes.

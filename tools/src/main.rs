@@ -18,6 +18,7 @@ mod hw;
 mod hw_test;
 mod image;
 mod job;
+mod litmus;
 mod loader;
 mod matrix;
 mod on_boards;
@@ -75,6 +76,8 @@ enum Tool {
     Bench(bench::Options),
     /// Measure every configuration that means something, write the table and judge the bars
     Matrix(matrix::Options),
+    /// Judge the orderings that the code relies on by Arm's memory model, with herd7
+    Litmus(litmus::Options),
     /// Boot every test on a matrix of machines
     Test(test::Options),
     /// Write an initramfs
@@ -166,6 +169,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Choice(options) => return choice::run(options).map(from),
         Tool::Bench(options) => return bench::run(options).map(from),
         Tool::Matrix(options) => return matrix::run(options).map(from),
+        Tool::Litmus(options) => return litmus::run(&options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
         Tool::Cpio { out, files } => {
             let mut archive = cpio::Archive::default();
