@@ -19,7 +19,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::addr::Asid;
-use crate::machine::{Machine, Point, point};
+use crate::machine::{Machine, Point, note, point};
 use crate::ops::Sequence;
 use crate::stats::Counter;
 use crate::switch::CpuState;
@@ -199,6 +199,7 @@ impl<M: Machine> AsidAllocator<M> {
         let mut wanted = context.0.load(Ordering::Relaxed);
         if wanted & !NUMBER != self.generation.load(Ordering::Relaxed) {
             wanted = self.renew(&mut numbers, wanted, cpu);
+            note(cpu, Counter::AsidsGiven, || wanted & NUMBER);
             context.0.store(wanted, Ordering::Relaxed);
             // A flusher that reads the old word from now on has its stores ahead of our walks:
             // pairs with `Sequence::PublishEntries` in `flush`.
@@ -207,7 +208,7 @@ impl<M: Machine> AsidAllocator<M> {
         if cpu.asid.flush_pending.load(Ordering::Relaxed) {
             cpu.asid.flush_pending.store(false, Ordering::Relaxed);
             M::run(Sequence::FlushLocal, 0);
-            cpu.counters.count(Counter::TlbiAllLocal);
+            note(cpu, Counter::TlbiAllLocal, || 0);
         }
         // Under the lock, as `roll_over` is.
         cpu.asid.switching.store(true, Ordering::Relaxed);
@@ -217,7 +218,6 @@ impl<M: Machine> AsidAllocator<M> {
 
     /// A context of the current generation for an `Mm` whose context is `old`.
     fn renew(&self, numbers: &mut Numbers, old: u64, cpu: &CpuState<M>) -> u64 {
-        cpu.counters.count(Counter::AsidsGiven);
         let generation = self.generation.load(Ordering::Relaxed);
         if old != 0 {
             let renewed = generation | old & NUMBER;
@@ -251,8 +251,8 @@ impl<M: Machine> AsidAllocator<M> {
 
     /// Ends the generation. Whoever runs or is lazy now keeps its number.
     fn roll_over(&self, numbers: &mut Numbers, this_cpu: &CpuState<M>) -> u64 {
-        this_cpu.counters.count(Counter::AsidRollovers);
         let generation = self.generation.load(Ordering::Relaxed) + GENERATION;
+        note(this_cpu, Counter::AsidRollovers, || generation / GENERATION);
         self.generation.store(generation, Ordering::Relaxed);
         numbers.clear();
         for cpu in M::system().cpus() {

@@ -3,7 +3,7 @@
 //! Others skip an offline CPU: they neither shoot it nor ask it to invalidate. So it must hold nothing that they
 //! may free, and when it comes back it must believe nothing that it remembers.
 
-use crate::machine::{Machine, Point, point};
+use crate::machine::{Machine, Point, note, point};
 use crate::ops::Sequence;
 use crate::stats::Counter;
 use crate::system::System;
@@ -35,6 +35,6 @@ impl<M: Machine> System<M> {
         debug_assert!(cpu.has_loaded(M::system().init_mm()) && M::irqs_masked(), "a CPU comes with init_mm loaded");
         point::<M>(Point::CpuEntering);
         M::run(Sequence::FlushLocal, 0);
-        cpu.counters.count(Counter::TlbiAllLocal);
+        note(cpu, Counter::TlbiAllLocal, || 0);
     }
 }

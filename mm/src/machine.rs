@@ -8,6 +8,7 @@ use crate::addr::{CpuId, Frame, Ttbr};
 use crate::cpumask::CpuSet;
 use crate::ops::Sequence;
 use crate::pte::Table;
+use crate::stats::Counter;
 use crate::switch::CpuState;
 use crate::system::System;
 
@@ -231,6 +232,21 @@ pub trait Machine: Sized + Send + Sync + 'static {
     fn point(point: Point) {
         let _ = point;
     }
+
+    /// Something was counted on this CPU, which the caller cannot leave now. `about` says what it was about: the root's
+    /// address for an `Mm`, the operand for an invalidation, the number for an ASID or a generation. It is worth
+    /// calling only where somebody listens. Nothing may be allocated, locked or waited for.
+    #[inline(always)]
+    fn event(counter: Counter, about: impl FnOnce() -> u64) {
+        let _ = (counter, about);
+    }
+}
+
+/// Counts one on this CPU, and tells the machine what it was about. The caller is pinned or has interrupts masked.
+#[inline(always)]
+pub(crate) fn note<M: Machine>(cpu: &CpuState<M>, counter: Counter, about: impl FnOnce() -> u64) {
+    cpu.counters.count(counter);
+    M::event(counter, about);
 }
 
 /// Calls [`Machine::point`] where tests are built for it, and is nothing elsewhere.

@@ -12,7 +12,7 @@ use crate::addr::Frame;
 use crate::asid::Context;
 use crate::cpumask::CpuMask;
 use crate::handle::MmUser;
-use crate::machine::{Machine, Point, point};
+use crate::machine::{Machine, Point, note, point};
 use crate::space::Space;
 use crate::stats::Counter;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, LockGuard, Ordering, fence};
@@ -47,7 +47,7 @@ impl<M: Machine> Mm<M> {
     pub fn create() -> Option<MmUser<M>> {
         let root = M::system().frames.alloc_root()?;
         let pinned = M::pin();
-        M::cpu_state().counters.count(Counter::MmsMade);
+        note(M::cpu_state(), Counter::MmsMade, || root.address().0);
         drop(pinned);
         Some(MmUser::first(Box::new(Self::with_root(root))))
     }

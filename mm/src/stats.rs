@@ -58,6 +58,9 @@ define_counters! {
     SlotsTagged = "slots_tagged",
     /// Dead `Mm`s that were freed because every CPU had passed a quiescent state (`lazy_tlb=qsbr`).
     FreedByEpoch = "freed_by_epoch",
+    /// Loads of `init_mm` by CPUs that were lazy, whatever made them leave: one that is asked, one that goes offline,
+    /// and under `eager` every one.
+    Unlazied = "unlazied",
     /// CPUs that loaded `init_mm` because they had been idle for long (`lazy_tlb=qsbr`).
     IdleUnlazied = "idle_unlazied",
     /// Broadcast invalidations of one page's leaf.
@@ -90,6 +93,8 @@ define_counters! {
     AsidRollovers = "asid_rollovers",
     /// `Mm`s created.
     MmsMade = "mms_made",
+    /// `Mm`s that lost their last reference.
+    MmsDied = "mms_died",
     /// `Mm`s freed.
     MmsFreed = "mms_freed",
     /// Final drops that could not wait and went to the reaper.

@@ -21,7 +21,7 @@ use crate::flush::forget_here;
 use crate::handle::{DeadSlot, MmRef, RefSlot};
 use crate::lazy::fixed::may_be;
 use crate::lazy::{Departure, Entry, Scheme};
-use crate::machine::{Machine, Point, point};
+use crate::machine::{Machine, Point, note, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
 use crate::slot::Slot;
@@ -132,6 +132,7 @@ impl<M: Machine> CpuState<M> {
 
     /// Loads `init_mm`: a lazy CPU leaves the user root it kept.
     pub(crate) fn unlazy(&self) {
+        note(self, Counter::Unlazied, || self.shadow_ttbr().root().address().0);
         self.load_under(Asid::INIT, M::system().init_mm());
     }
 
@@ -310,20 +311,28 @@ impl<M: Machine> System<M> {
         let cpu = M::cpu_state();
         debug_assert!(M::irqs_masked(), "slot, task and TTBR0 change together, interrupts masked");
         debug_assert!(prev.map_or(cpu.is_lazy(), |mm| cpu.owns(mm) && cpu.has_loaded(mm)), "{prev:?} is not what runs");
-        let (kind, unfinished) = match (prev, next) {
-            (None, None) => (Counter::SwitchKernelKernel, false),
+        // Told first: whatever else happens in the switch follows it.
+        let note = |kind, mm: Option<&Mm<M>>| note(cpu, kind, || mm.map_or(0, |mm| mm.root().address().0));
+        match (prev, next) {
+            (None, None) => {
+                note(Counter::SwitchKernelKernel, None);
+                false
+            }
             (Some(prev), None) => {
+                note(Counter::SwitchUserKernel, Some(prev));
                 cpu.user_to_kernel(prev);
-                (Counter::SwitchUserKernel, false)
+                false
             }
             (None, Some(next)) => {
-                let kind = if cpu.has_loaded(next) { Counter::SwitchKernelSame } else { Counter::SwitchKernelOther };
-                (kind, cpu.kernel_to_user(next))
+                let same = cpu.has_loaded(next);
+                note(if same { Counter::SwitchKernelSame } else { Counter::SwitchKernelOther }, Some(next));
+                cpu.kernel_to_user(next)
             }
-            (Some(_), Some(next)) => (Counter::SwitchUserUser, cpu.user_to_user(next)),
-        };
-        cpu.counters.count(kind);
-        unfinished
+            (Some(_), Some(next)) => {
+                note(Counter::SwitchUserUser, Some(next));
+                cpu.user_to_user(next)
+            }
+        }
     }
 
     /// Gives back what the switch before it took from this CPU: its lazy reference, or its share in

@@ -358,8 +358,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "add the share after the compare-and-swap (handoff)",
         edits: &[(
             "lazy/handoff.rs",
-            "        dead.add_share();\n        point::<M>(Point::ShareAdded);\n        if cpu.tag(&dead) {\n            tagged += 1;\n        } else {\n            dead.take_back_share();\n        }\n",
-            "        if cpu.tag(&dead) {\n            point::<M>(Point::ShareAdded);\n            tagged += 1;\n            dead.add_share();\n        }\n",
+            "        dead.add_share();\n        point::<M>(Point::ShareAdded);\n        if cpu.tag(&dead) {\n            note_of(&dead, Counter::SlotsTagged);\n        } else {\n            dead.take_back_share();\n        }\n",
+            "        if cpu.tag(&dead) {\n            point::<M>(Point::ShareAdded);\n            note_of(&dead, Counter::SlotsTagged);\n            dead.add_share();\n        }\n",
         )],
     },
     Mutation {

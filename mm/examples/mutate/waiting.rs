@@ -53,7 +53,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "leave a live Mm too, and clear its bit (batch)",
         edits: &[(
             "lazy/batch.rs",
-            "    if !cpu.with_loaded(Mm::is_dead) {\n        return cpu.counters.count(Counter::ShootFoundGone);\n    }\n",
+            "    if !cpu.with_loaded(Mm::is_dead) {\n        return note(cpu, Counter::ShootFoundGone, || 0);\n    }\n",
             "    cpu.with_loaded(|mm| mm.holders().clear_own(cpu.id));\n",
         )],
     },

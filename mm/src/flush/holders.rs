@@ -12,7 +12,7 @@
 
 use crate::cpumask::CpuSet;
 use crate::flush::{Extent, everywhere, here};
-use crate::machine::{IpiReason, Machine, Point, point};
+use crate::machine::{IpiReason, Machine, Point, note, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
 use crate::stats::Counter;
@@ -78,7 +78,7 @@ fn obey<M: Machine>(cpu: &CpuState<M>, mm: &Mm<M>, extent: &Extent, trim: bool) 
         return here(mm, extent);
     }
     if cpu.has_loaded(mm) {
-        cpu.counters.count(Counter::UnlaziedByFlush);
+        note(cpu, Counter::UnlaziedByFlush, || mm.root().address().0);
         cpu.unlazy();
         // Not the last reference: whoever flushes holds one of the users', or the users' common one.
         drop(cpu.leave_lazy());

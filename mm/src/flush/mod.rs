@@ -17,7 +17,7 @@ mod holders;
 mod pieces;
 
 use crate::addr::{Asid, Page, PageRange};
-use crate::machine::{Machine, Point, point};
+use crate::machine::{Machine, Point, note, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
 use crate::stats::Counter;
@@ -110,7 +110,7 @@ pub(crate) fn retire<M: Machine>(mm: &Mm<M>) -> bool {
     }
     mm.context().retire();
     let _pinned = M::pin();
-    M::cpu_state().counters.count(Counter::AsidsRetired);
+    note(M::cpu_state(), Counter::AsidsRetired, || mm.root().address().0);
     true
 }
 
@@ -148,8 +148,9 @@ pub(crate) fn forget_here<M: Machine>(mm: &Mm<M>) {
 pub(crate) fn refresh<M: Machine>(mm: &Mm<M>, page: Page) {
     let _pinned = M::pin();
     if let Some(asid) = mm.context().asid() {
-        M::run(Sequence::RefreshLeaf, pieces::operand(asid, page.number()));
-        M::cpu_state().counters.count(Counter::TlbiLeafLocal);
+        let operand = pieces::operand(asid, page.number());
+        M::run(Sequence::RefreshLeaf, operand);
+        note(M::cpu_state(), Counter::TlbiLeafLocal, || operand);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::addr::{Asid, PageRange};
 use crate::flush::Extent;
-use crate::machine::{Hardware, Machine};
+use crate::machine::{Hardware, Machine, note};
 use crate::ops::Sequence;
 use crate::stats::Counter;
 
@@ -122,10 +122,10 @@ impl Scope for Here {
 /// the same function.
 #[inline(always)]
 pub(super) fn issue<M: Machine, S: Scope>(asid: Asid, extent: &Extent) {
-    let counters = &M::cpu_state().counters;
+    let cpu = M::cpu_state();
     let one = |kind: Kind, rest| {
         M::run(kind.0, operand(asid, rest));
-        counters.count(kind.1);
+        note(cpu, kind.1, || operand(asid, rest));
     };
     let Extent::Pages { pages, tables } = extent else {
         return one(S::ASID, 0);

@@ -10,8 +10,8 @@
 use crate::addr::CpuId;
 use crate::cpumask::CpuSet;
 use crate::handle::{DeadList, DeadMm};
-use crate::lazy::{Evicted, count, shootdown};
-use crate::machine::{Complaint, IpiReason, Machine, Point, point};
+use crate::lazy::{Evicted, shootdown};
+use crate::machine::{Complaint, IpiReason, Machine, Point, note, point};
 use crate::mm::Mm;
 use crate::stats::Counter;
 use crate::switch::CpuState;
@@ -55,7 +55,9 @@ fn free_list<M: Machine>(system: &System<M>, list: DeadList<M>, extra: Option<De
     let targets = list.each().map(|mm| shootdown::targets(system, mm)).chain(outsider);
     let targets = targets.reduce(|all, some| all.union(&some)).unwrap_or(CpuSet::EMPTY);
     if !targets.is_empty() {
-        count::<M>(Counter::BatchRounds, 1);
+        let pinned = M::pin();
+        note(M::cpu_state(), Counter::BatchRounds, || targets.count() as u64);
+        drop(pinned);
         M::on_cpus(&targets, IpiReason::Shoot, &|_: CpuId| leave_dead(M::cpu_state()));
     }
     for dead in list {
@@ -71,9 +73,9 @@ fn free_list<M: Machine>(system: &System<M>, list: DeadList<M>, extra: Option<De
 pub(super) fn leave_dead<M: Machine>(cpu: &CpuState<M>) {
     point::<M>(Point::ShootEntered);
     if !cpu.with_loaded(Mm::is_dead) {
-        return cpu.counters.count(Counter::ShootFoundGone);
+        return note(cpu, Counter::ShootFoundGone, || 0);
     }
-    cpu.counters.count(Counter::ShootFoundLazy);
+    note(cpu, Counter::ShootFoundLazy, || cpu.shadow_ttbr().root().address().0);
     if !cpu.is_lazy() {
         // It stays loaded, so the check before the free finds it and keeps it.
         return M::complain(Complaint::ShotOwner);

@@ -5,8 +5,8 @@
 
 use crate::addr::CpuId;
 use crate::handle::DeadMm;
-use crate::lazy::{Evicted, count};
-use crate::machine::{Complaint, IpiReason, Machine, Point, point};
+use crate::lazy::{Evicted, note_of};
+use crate::machine::{Complaint, IpiReason, Machine, Point, note, point};
 use crate::mm::Mm;
 use crate::stats::Counter;
 use crate::sync::{AtomicBool, Ordering};
@@ -19,10 +19,11 @@ pub(crate) fn final_drop<M: Machine>(dead: DeadMm<M>) {
     let system = M::system();
     dead.died_at.store(M::now_ns(), Ordering::Relaxed);
     system.dead.rise();
+    note_of(&dead, Counter::MmsDied);
     if M::may_wait() {
         system.free_dead(dead);
     } else {
-        count::<M>(Counter::MmsDeferred, 1);
+        note_of(&dead, Counter::MmsDeferred);
         system.reaper.push(dead);
     }
 }
@@ -51,8 +52,7 @@ impl<M: Machine> System<M> {
             return self.keep(dead);
         }
         self.dead.fall();
-        count::<M>(Counter::MmsFreed, 1);
-        count::<M>(Counter::FreeLatency, M::now_ns() - dead.died_at.load(Ordering::Relaxed));
+        count_free(&dead);
         // The ASID is not given back: its number stays taken until the generation ends, so no
         // entry cached under it can ever be another's.
         self.frames.free_root(dead.root());
@@ -61,9 +61,17 @@ impl<M: Machine> System<M> {
 
     /// A check failed: never to be freed.
     fn keep(&self, dead: DeadMm<M>) {
-        count::<M>(Counter::MmsLeaked, 1);
+        note_of(&dead, Counter::MmsLeaked);
         dead.leak();
     }
+}
+
+/// Counts a free, and how long it took since the last reference went.
+fn count_free<M: Machine>(dead: &Mm<M>) {
+    let _pinned = M::pin();
+    let cpu = M::cpu_state();
+    note(cpu, Counter::MmsFreed, || dead.root().address().0);
+    cpu.counters.add(Counter::FreeLatency, M::now_ns() - dead.died_at.load(Ordering::Relaxed));
 }
 
 fn owned_here<M: Machine>(mm: &Mm<M>) -> bool {

@@ -26,8 +26,8 @@
 use crate::addr::CpuId;
 use crate::cpumask::CpuSet;
 use crate::handle::DeadMm;
-use crate::lazy::count;
-use crate::machine::{IpiReason, Machine, Point, point};
+use crate::lazy::note_of;
+use crate::machine::{IpiReason, Machine, Point, note, point};
 use crate::stats::Counter;
 use crate::switch::CpuState;
 use crate::system::System;
@@ -35,18 +35,16 @@ use crate::system::System;
 /// Hands `dead` to the CPUs that have it loaded. Gives it back if there is none any more.
 pub(super) fn hand_off<M: Machine>(system: &System<M>, dead: DeadMm<M>) -> Option<DeadMm<M>> {
     dead.open_shares();
-    let mut tagged = 0;
     // A CPU that does not have it loaded never will again, and has left it before we looked.
     for cpu in system.cpus().iter().filter(|cpu| cpu.has_loaded(&*dead)) {
         dead.add_share();
         point::<M>(Point::ShareAdded);
         if cpu.tag(&dead) {
-            tagged += 1;
+            note_of(&dead, Counter::SlotsTagged);
         } else {
             dead.take_back_share();
         }
     }
-    count::<M>(Counter::SlotsTagged, tagged);
     point::<M>(Point::AllTagged);
     let rest = dead.close_shares();
     if rest.is_none()
@@ -88,7 +86,8 @@ fn shoot<M: Machine>(system: &System<M>, targets: &CpuSet) {
         let cpu = M::cpu_state();
         point::<M>(Point::ShootEntered);
         let tagged = cpu.is_tagged();
-        cpu.counters.count(if tagged { Counter::ShootFoundLazy } else { Counter::ShootFoundGone });
+        let found = if tagged { Counter::ShootFoundLazy } else { Counter::ShootFoundGone };
+        note(cpu, found, || if tagged { cpu.shadow_ttbr().root().address().0 } else { 0 });
         if tagged {
             // A tagged `Mm` has no users: the CPU is lazy.
             cpu.unlazy();

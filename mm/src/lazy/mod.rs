@@ -21,7 +21,7 @@ pub(crate) use waiting::Waiting;
 
 use crate::config::{Config, Target};
 use crate::handle::DeadMm;
-use crate::machine::Machine;
+use crate::machine::{Machine, note};
 use crate::mm::Mm;
 use crate::stats::Counter;
 use crate::switch::CpuState;
@@ -163,8 +163,8 @@ pub(crate) fn waiting_limit(config: &Config) -> usize {
     if config.scheme == Scheme::Qsbr { qsbr::LIMIT } else { config.batch }
 }
 
-/// Adds to a counter of this CPU, from where the task may move.
-fn count<M: Machine>(counter: Counter, amount: u64) {
+/// Counts one that is about an `Mm`, from where the task may move.
+fn note_of<M: Machine>(mm: &Mm<M>, counter: Counter) {
     let _pinned = M::pin();
-    M::cpu_state().counters.add(counter, amount);
+    note(M::cpu_state(), counter, || mm.root().address().0);
 }

@@ -20,8 +20,8 @@
 
 use crate::addr::CpuId;
 use crate::handle::{DeadList, DeadMm};
-use crate::lazy::{Evicted, Scheme, batch, count};
-use crate::machine::{IpiReason, Machine, Point, point};
+use crate::lazy::{Evicted, Scheme, batch, note_of};
+use crate::machine::{IpiReason, Machine, Point, note, point};
 use crate::mm::Mm;
 use crate::stats::Counter;
 use crate::switch::CpuState;
@@ -107,8 +107,8 @@ impl<M: Machine> System<M> {
         if now < until {
             return Some(until);
         }
+        note(cpu, Counter::IdleUnlazied, || cpu.shadow_ttbr().root().address().0);
         cpu.unlazy();
-        cpu.counters.count(Counter::IdleUnlazied);
         None
     }
 }
@@ -128,7 +128,7 @@ fn free_passed<M: Machine>(system: &System<M>) -> Option<u64> {
     let mut oldest: Option<u64> = None;
     for dead in system.waiting.take_all() {
         if system.cpus().iter().all(|cpu| cpu.has_passed(&dead) || cpu.has_loaded(system.init_mm())) {
-            count::<M>(Counter::FreedByEpoch, 1);
+            note_of(&dead, Counter::FreedByEpoch);
             free_one(system, dead);
         } else {
             let died_at = dead.died_at.load(Ordering::Relaxed);

@@ -9,7 +9,7 @@
 use crate::addr::CpuId;
 use crate::config::Target;
 use crate::cpumask::CpuSet;
-use crate::machine::{Complaint, IpiReason, Machine, Point, point};
+use crate::machine::{Complaint, IpiReason, Machine, Point, note, point};
 use crate::mm::Mm;
 use crate::stats::Counter;
 use crate::switch::CpuState;
@@ -48,11 +48,11 @@ pub(super) fn shoot<M: Machine>(system: &System<M>, mm: &Mm<M>) -> bool {
 fn leave<M: Machine>(cpu: &CpuState<M>, mm: &Mm<M>) -> bool {
     point::<M>(Point::ShootEntered);
     if !cpu.has_loaded(mm) {
-        cpu.counters.count(Counter::ShootFoundGone);
+        note(cpu, Counter::ShootFoundGone, || mm.root().address().0);
         cpu.forget(mm);
         return true;
     }
-    cpu.counters.count(Counter::ShootFoundLazy);
+    note(cpu, Counter::ShootFoundLazy, || mm.root().address().0);
     let lazy = cpu.is_lazy();
     if !lazy {
         M::complain(Complaint::ShotOwner);
