@@ -38,7 +38,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run test test-all test-hw mutations litmus image card flash netboot chainload debug lint bench matrix bars choice clean
+.PHONY: help setup firmware build run trace test test-all test-hw mutations litmus image card flash netboot chainload debug lint bench matrix bars choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -75,12 +75,17 @@ bench: build ## Measure every scheme and print one table; figures go to build/be
 	$(Q)$(LAZULI) bench --kernel $(KERNEL) --initrd build/initramfs.cpio --schemes "$(SCHEMES)" $(MACHINE) $(if $(PARALLEL),--parallel) \
 	  --init /bin/lazybench --args "$$ARGS"
 
+trace: $(if $(APP),build/app.cpio,build) ## Write build/trace.json, what the kernel does in a program's run, for Perfetto and chrome://tracing
+	$(Q)$(LAZULI) trace --kernel $(KERNEL) --initrd $(if $(APP),build/app.cpio,build/initramfs.cpio) $(MACHINE) $(if $(PARALLEL),--parallel) \
+	  --scheme $(or $(LAZY_TLB),shootdown) --init /bin/init \
+	  --args "--trace $(if $(APP),$(APP_INIT) $$ARGS,/bin/lazybench $${ARGS:-exit-threads --ops 20})"
+
 matrix: build ## Measure every scheme with every modifier and way to flush, and judge the bars; QUICK=1 for few, in 5 minutes
 	$(Q)$(LAZULI) matrix --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) --memory $(MEM) --cmdline "$$CMDLINE" \
 	  $(if $(QUICK),--quick,--page docs/lazy-tlb.md)
 
 bars: build ## Count instructions per operation and compare with the bars
-	$(Q)$(LAZULI) bars --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) $(LAZY_TLB:%=--with %)
+	$(Q)$(LAZULI) bars --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) --cmdline "$$CMDLINE" $(LAZY_TLB:%=--with %)
 
 FIXED := refcount shootdown
 

@@ -24,7 +24,8 @@ use mm::{CpuId, CpuSet, MAX_CPUS, Point};
 use self::inbox::Inbox;
 use crate::drivers::{gic, interrupt};
 use crate::sync::{self, IrqGuard, PreemptGuard};
-use crate::{fault_points, percpu};
+use crate::trace::event::Kind;
+use crate::{fault_points, percpu, trace};
 
 /// Why CPUs are interrupted. What is counted, and which SGI they get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +156,9 @@ impl Default for Local {
 /// How often a second who waits for an answer asks again.
 const REMINDERS_PER_SECOND: u64 = 50;
 
+/// How an answer is recorded.
+pub(crate) const HANDLED: [Kind; 2] = [Kind::IpiHandle, Kind::IpiAck];
+
 /// A function, its argument, and why it is to run.
 type Work = (fn(usize), usize, Reason);
 
@@ -190,13 +194,14 @@ impl Request {
         self.outstanding.store(targets, Ordering::Relaxed);
     }
 
-    /// Does the work, counts it among what this CPU has `served`, and acknowledges it. The caller took the
+    /// Does the work for its `sender`, counts it among what this CPU has `served`, and acknowledges it. The caller took the
     /// sender's bit out of its own inbox.
-    fn run(&self, served: &[AtomicU64]) {
+    fn run(&self, sender: CpuId, served: &[AtomicU64]) {
         // SAFETY: the sender set our bit after it wrote the work (`Inbox::post` and `take` pair),
         // and will not write again before our acknowledgement below.
         let (function, argument, reason) = unsafe { *self.work.get() };
-        function(argument);
+        let words = || (reason as u64, sender.index() as u64);
+        trace::span(HANDLED, words, || function(argument));
         count(&served[reason as usize], 1);
         // Release: pairs with the Acquire in `is_done`. The last touch: the sender may now reuse it.
         self.outstanding.fetch_sub(1, Ordering::Release);
@@ -263,6 +268,7 @@ pub fn on_each_cpu_mask(reason: Reason, mask: &CpuSet, function: fn(usize), argu
     if !targets.is_empty() {
         wait_until_done(&this.ipi.request);
         this.ipi.request.write((function, argument, reason), targets.count());
+        targets.iter().for_each(|cpu| note_send(reason, cpu));
         post(&this.ipi, own_id, reason, &targets);
     }
     if mask.contains(own_id) {
@@ -272,6 +278,12 @@ pub fn on_each_cpu_mask(reason: Reason, mask: &CpuSet, function: fn(usize), argu
     if wait {
         wait_until_done(&this.ipi.request);
     }
+    trace::note(Kind::IpiDone, || (reason as u64, 0));
+}
+
+/// Records that an IPI is about to be sent: ahead of what lets the target know.
+fn note_send(reason: Reason, to: CpuId) {
+    trace::note(Kind::IpiSend, || (reason as u64, to.index() as u64));
 }
 
 /// Puts this CPU's bit into the targets' inboxes and interrupts those whose inbox was empty.
@@ -317,7 +329,7 @@ fn serve() {
     // start and end, or requests would nest.
     let _irqs_masked = IrqGuard::new();
     let local = &percpu::this().ipi;
-    local.inbox.take(|sender| percpu::of(sender.index()).ipi.request.run(&local.served));
+    local.inbox.take(|sender| percpu::of(sender.index()).ipi.request.run(sender, &local.served));
 }
 
 /// Makes a CPU look whether another thread should run there.
@@ -326,6 +338,7 @@ fn serve() {
 pub fn send_reschedule(cpu: CpuId) {
     let _irqs_masked = IrqGuard::new();
     percpu::this().ipi.count_sent(Reason::Reschedule, 1);
+    note_send(Reason::Reschedule, cpu);
     gic::send_sgi_to(Reason::Reschedule.sgi(), cpu);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ground floor first: [`sync`] and [`percpu`], the CPU in [`arch`], then [`memory`], [`heap`] and [`console`], what the
 //! device tree says in [`platform`] and [`cmdline`], the [`drivers`], and above
-//! them [`ipi`] and [`smp`], the other CPUs, and [`hotplug`], which takes one away and brings it back.
+//! [`trace`], into which all that follows can record, [`ipi`] and [`smp`], the other CPUs, and [`hotplug`], which takes one away and brings it back.
 //! [`start`] puts them to work in order; [`mod@panic`]
 //! is how it ends when it must; [`testing`] makes kernels of test functions.
 #![no_std]
@@ -33,6 +33,8 @@ pub mod smp;
 pub mod start;
 pub mod sync;
 pub mod syscall;
+mod syscall_names;
 pub mod testing;
+pub mod trace;
 pub mod user_memory;
 pub mod watchdog;

@@ -5,14 +5,16 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use mm::frame::FrameAllocator;
 use mm::pte::Table;
-use mm::{Complaint, Config, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr};
+use mm::{
+    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr,
+};
 use spin::once::Once;
 
 use crate::arch::{cpu, mmu, page, timer, tlbi};
 use crate::ipi::{self, Reason};
-use crate::percpu;
 use crate::sched::reaper;
 use crate::sync::{self, IrqGuard, PreemptGuard, Relax};
+use crate::{percpu, trace};
 
 /// This kernel, as `mm` sees it.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +168,13 @@ impl Machine for Kernel {
 
     fn point(point: Point) {
         crate::fault_points::hit(point);
+    }
+
+    #[inline(always)]
+    fn event(counter: Counter, about: impl FnOnce() -> u64) {
+        if trace::is_on() {
+            trace::of_mm(counter, about());
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use spin::once::Once;
 use crate::arch::stack::KernelStack;
 use crate::drivers::interrupt;
 use crate::sync::Relax;
-use crate::{ipi, machine, sched};
+use crate::{ipi, machine, sched, trace};
 
 /// One CPU's area. What a module keeps per CPU stands in a struct of that module.
 ///
@@ -38,6 +38,8 @@ pub struct PerCpu {
     pub mm: machine::StatePointer,
     /// What the module `sched` keeps.
     pub sched: sched::Local,
+    /// What the module `trace` keeps.
+    pub trace: trace::Local,
     /// It was taken down and waits in a loop of ours. Written by this CPU; see `smp`.
     pub(crate) parked: AtomicBool,
     /// Where the stack pointer goes back to if a test caused a fault on purpose. Only this CPU touches it: relaxed.
@@ -57,6 +59,7 @@ impl PerCpu {
             ipi: ipi::Local::new(),
             mm: AtomicPtr::new(ptr::null_mut()),
             sched: sched::Local::new(),
+            trace: trace::Local::new(),
             parked: AtomicBool::new(false),
             expected_fault: AtomicU64::new(0),
         }

@@ -12,7 +12,7 @@ use crate::arch::{cpu, mmu};
 use crate::drivers::{bcm_gpio, gic, power, uart};
 use crate::percpu::{self, PerCpu};
 use crate::sync::Relax;
-use crate::{cmdline, console, heartbeat, ipi, machine, memory, platform, println, sched, smp, sync, watchdog};
+use crate::{cmdline, console, heartbeat, ipi, machine, memory, platform, println, sched, smp, sync, trace, watchdog};
 
 unsafe extern "Rust" {
     /// What the kernel is for: the image's `main.rs`, or a test kernel's list of tests.
@@ -43,6 +43,7 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
         console::begin_frames();
     }
     percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
+    trace::init();
     let frames = memory::frame_allocator(&platform.ram);
     machine::init(mm_config(), frames).unwrap_or_else(|error| refuse(error));
     machine::leave_identity_map();

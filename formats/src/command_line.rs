@@ -38,6 +38,7 @@ const OPTIONS: &[Known] = &[
     known("exit", "semihosting|restart", |value| matches!(value, "semihosting" | "restart")),
     known("frames", "on", |value| value == "on"),
     known("heartbeat", "on", |value| value == "on"),
+    known("trace", "on", |value| value == "on"),
     known("watchdog", "SECONDS", positive),
     known("loglevel", "0..8", |value| value.parse::<u8>().is_ok_and(|level| level <= 8)),
     known("console", "DEVICE", any),

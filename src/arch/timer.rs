@@ -59,7 +59,13 @@ pub fn now_ticks() -> u64 {
 /// Nanoseconds since the counter started: monotonic, the same on all CPUs.
 #[inline]
 pub fn now_ns() -> u64 {
-    scale(now_ticks(), NS_PER_TICK.load(Ordering::Relaxed))
+    ns_from_ticks(now_ticks())
+}
+
+/// What [`now_ns`] said when the counter stood at `ticks`.
+#[inline]
+pub fn ns_from_ticks(ticks: u64) -> u64 {
+    scale(ticks, NS_PER_TICK.load(Ordering::Relaxed))
 }
 
 /// The counter, possibly read a little earlier than the program says: for what need not be exact.

@@ -16,3 +16,4 @@ pub mod poll;
 pub mod proc;
 pub mod regular;
 pub mod sys;
+mod trace;

@@ -17,6 +17,7 @@ use crate::errno::Errno;
 use crate::fs::borrow;
 use crate::fs::file::{File, Waiting};
 use crate::fs::node::Node;
+use crate::fs::trace::Trace;
 use crate::ipi::Reason;
 use crate::machine::Kernel;
 use crate::user_memory::UserBuffer;
@@ -40,12 +41,21 @@ pub enum Report {
     Maps,
     /// How often each CPU was interrupted, and for what.
     Interrupts,
+    /// What the CPUs recorded.
+    Trace,
 }
 
 impl Report {
     /// All files.
-    pub const ALL: [Report; 6] =
-        [Report::LazyTlb, Report::Borrow, Report::CpuInfo, Report::MemInfo, Report::Maps, Report::Interrupts];
+    pub const ALL: [Report; 7] = [
+        Report::LazyTlb,
+        Report::Borrow,
+        Report::CpuInfo,
+        Report::MemInfo,
+        Report::Maps,
+        Report::Interrupts,
+        Report::Trace,
+    ];
 
     /// Its path below /proc.
     pub fn name(self) -> &'static [u8] {
@@ -56,6 +66,7 @@ impl Report {
             Report::MemInfo => b"meminfo",
             Report::Maps => b"self/maps",
             Report::Interrupts => b"interrupts",
+            Report::Trace => b"trace",
         }
     }
 
@@ -69,7 +80,8 @@ impl Report {
         let mut text = Writer(Vec::new());
         let written = match self {
             Report::LazyTlb => lazy_tlb(&mut text),
-            Report::Borrow => Ok(()),
+            // Not texts of this kind; see `open`.
+            Report::Borrow | Report::Trace => Ok(()),
             Report::CpuInfo => cpuinfo(&mut text),
             Report::MemInfo => meminfo(&mut text),
             Report::Maps => maps(&mut text),
@@ -82,7 +94,11 @@ impl Report {
 /// Opens a report: what it says is what was true now.
 pub fn open(report: Report, node: &Arc<Node>) -> Result<Box<dyn File>, Errno> {
     let node = node.clone();
-    Ok(if report == Report::Borrow { Box::new(Borrow(node)) } else { Box::new(Text { node, text: report.text()? }) })
+    Ok(match report {
+        Report::Borrow => Box::new(Borrow(node)),
+        Report::Trace => Box::new(Trace::open(node)?),
+        _ => Box::new(Text { node, text: report.text()? }),
+    })
 }
 
 /// Text that grows as long as there is memory.

@@ -180,6 +180,7 @@ pub fn replace(frame: &mut TrapFrame, path: &[u8], arguments: Strings, environme
     let process = &thread.process;
     thread.return_address_space();
     process.set_program(executable, path);
+    thread.announce();
     process.files.close_for_exec();
     process.signals.lock().actions.reset_for_exec();
     thread.signals.lock().stack = AlternateStack::NONE;

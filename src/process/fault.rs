@@ -9,7 +9,8 @@ use crate::arch::exception::TrapFrame;
 use crate::arch::fault_decode::{Fault, Status};
 use crate::process::memory;
 use crate::process::signal::{Cause, Info, Signal, send};
-use crate::sched;
+use crate::trace::event::Kind;
+use crate::{sched, trace};
 
 /// Exception classes, ESR_EL1.EC (Arm ARM D24.2.40).
 mod class {
@@ -22,11 +23,15 @@ mod class {
     pub(super) const BRK: u64 = 0x3c;
 }
 
+/// How it is recorded.
+const FAULT: [Kind; 2] = [Kind::FaultEnter, Kind::FaultExit];
+
 /// An exception that a program's instruction caused. Interrupts are on.
 pub fn from_user(frame: &TrapFrame, fault: &Fault) {
     // Aborts whose address is not recorded are none of those that can be made good.
     let far = fault.address.unwrap_or(frame.pc);
-    if !fault.is_abort() || resolve(fault, far).is_err() {
+    let goes_on = trace::span(FAULT, || (far, fault.esr), || fault.is_abort() && resolve(fault, far).is_ok());
+    if !goes_on {
         raise(frame, fault, far);
     }
 }
@@ -50,7 +55,8 @@ fn raise(frame: &TrapFrame, fault: &Fault, far: u64) {
 /// A fault at a user address while the kernel copies from or to a program. `true` says that the
 /// copy can go on. Interrupts are on.
 pub fn from_copy(fault: &Fault, address: u64) -> bool {
-    sched::current_mm().is_some() && resolve(fault, address).is_ok()
+    let goes_on = || sched::current_mm().is_some() && resolve(fault, address).is_ok();
+    trace::span(FAULT, || (address, fault.esr), goes_on)
 }
 
 /// Makes the access possible, if the program may make it.

@@ -14,7 +14,8 @@ use crate::process::signal::{AlternateStack, SignalSet, ThreadSignals};
 use crate::sched::thread::flags;
 use crate::sched::{self, Thread};
 use crate::sync::{Relax, SpinLock};
-use crate::user_memory;
+use crate::trace::event::Kind;
+use crate::{trace, user_memory};
 
 /// What a system call that a signal interrupted wants.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,6 +127,14 @@ impl UserThread {
         *self.name.lock() = own;
     }
 
+    /// Records what it is called. In its own context.
+    pub fn announce(&self) {
+        trace::note(Kind::Name, || {
+            let [first, second] = [0, 8].map(|at| self.name()[at..].first_chunk().copied().unwrap_or_default());
+            (u64::from_le_bytes(first), u64::from_le_bytes(second))
+        });
+    }
+
     /// Where to write a zero when it ends.
     pub fn clear_child_tid(&self) -> u64 {
         self.clear_child_tid.load(Ordering::Relaxed)
@@ -186,6 +195,7 @@ pub fn begin() {
         // As in Linux, a bad address is no reason to fail.
         let _ = user_memory::write(set_tid, &thread.tid());
     }
+    thread.announce();
     let mut first_frame = (*frame).clone();
     drop(frame);
     // Its process may have been told to end before this thread was among its threads.

@@ -48,6 +48,15 @@ pub fn current_on(this: &PerCpu) -> &'static Thread {
     unsafe { &*this.sched.current.load(Ordering::Relaxed) }
 }
 
+/// The number and the name of the thread that runs on this CPU, which the caller cannot leave now; a kernel thread has no
+/// number (0), and before the CPU joins the scheduler nobody runs.
+#[inline]
+pub fn who_runs_on(this: &PerCpu) -> (u32, &'static str) {
+    // SAFETY: null, or the running thread, which is alive and runs on.
+    let current = unsafe { this.sched.current.load(Ordering::Relaxed).as_ref() };
+    current.map_or((0, ""), |thread| (thread.tid(), thread.name()))
+}
+
 /// A counted reference to the running thread.
 ///
 /// # Panics

@@ -32,7 +32,7 @@ use mm::{CpuId, System};
 pub use self::affinity::set_affinity;
 pub use self::current::{
     current, current_arc, current_mm, current_on, fp_registers, is_interrupted, on_fp_trap, replace_mm,
-    set_fp_registers, share_mm,
+    set_fp_registers, share_mm, who_runs_on,
 };
 pub use self::runqueue::Local;
 pub use self::thread::{Builder, Thread};
@@ -49,6 +49,7 @@ use crate::percpu::{self, PerCpu};
 use crate::platform;
 use crate::println;
 use crate::sync::{self, IrqGuard};
+use crate::trace;
 
 /// Prepares the scheduler. CPU 0, once, before any CPU joins.
 pub fn init() {
@@ -145,7 +146,8 @@ pub fn make_up_for_preemption() {
 /// Another CPU has sent a thread here, or wants this one to look whom it runs. Interrupts are masked.
 pub fn on_reschedule() {
     let this = percpu::this();
-    this.sched.on_interrupt(this);
+    let words = || (ipi::Reason::Reschedule as u64, trace::UNKNOWN);
+    trace::span(ipi::HANDLED, words, || this.sched.on_interrupt(this));
 }
 
 fn on_timer() {

@@ -5,7 +5,6 @@
 mod files;
 mod info;
 mod memory;
-mod names;
 mod paths;
 mod poll;
 mod process;
@@ -19,8 +18,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arch::exception::TrapFrame;
 use crate::errno::Errno;
-use crate::println;
 use crate::process::thread::{self, Restart};
+use crate::trace::event::{Event, Kind};
+use crate::{println, syscall_names, trace};
 
 /// A system call under way.
 pub(crate) struct Call<'a> {
@@ -48,6 +48,22 @@ impl Call<'_> {
 /// Answers the system call that the program makes with these registers.
 #[inline]
 pub fn dispatch(frame: &mut TrapFrame) {
+    if trace::is_on() {
+        return answer_on_record(frame);
+    }
+    answer(frame);
+}
+
+#[cold]
+fn answer_on_record(frame: &mut TrapFrame) {
+    let number = frame.x[8];
+    trace::record(Event::Kernel(Kind::CallEnter), number, frame.x[0]);
+    answer(frame);
+    trace::record(Event::Kernel(Kind::CallExit), number, frame.x[0]);
+}
+
+#[inline(always)]
+fn answer(frame: &mut TrapFrame) {
     let handler = table::find(frame.x[8]);
     match handler(&mut Call { frame }) {
         Ok(value) => frame.x[0] = value as u64,
@@ -76,7 +92,7 @@ fn unknown(call: &mut Call<'_>) -> Result<usize, Errno> {
     let bit = 1 << (index % 64);
     // Relaxed: a message orders nothing.
     if NAMED[index / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-        let name = names::of(number).unwrap_or("no name");
+        let name = syscall_names::of(number).unwrap_or("no name");
         let thread = thread::current();
         println!("{}[{}]: system call {number} ({name}) is not there", thread.process.name(), thread.tid());
     }

@@ -172,7 +172,10 @@ pub(super) fn setsid(_: &mut Call<'_>) -> Result<usize, Errno> {
 pub(super) fn prctl(call: &mut Call<'_>) -> Result<usize, Errno> {
     let thread = thread::current();
     match call.arg32(0) {
-        linux_raw_sys::prctl::PR_SET_NAME => thread.set_name(&read_name(call.arg(1))?),
+        linux_raw_sys::prctl::PR_SET_NAME => {
+            thread.set_name(&read_name(call.arg(1))?);
+            thread.announce();
+        }
         linux_raw_sys::prctl::PR_GET_NAME => user_memory::write(call.arg(1), &thread.name())?,
         _ => return Err(Errno::EINVAL),
     }

@@ -10,6 +10,7 @@ use crate::guest::{self, ENOUGH, HANG, Outcome};
 use crate::qemu::Machine;
 use crate::report::Tally;
 use crate::symbols::Symbols;
+use crate::trace;
 
 /// The kernel's exit status after a panic.
 const PANIC: i32 = 101;
@@ -21,6 +22,8 @@ pub(crate) enum Expect {
     Report,
     /// It ends with that exit status and the console says each of these.
     End(i32, Vec<String>),
+    /// It ends well, and what it recorded becomes a sound file in which each of these events occurs.
+    Trace(Vec<String>),
     /// It ends with failure, by its own will, and the console says each of these.
     Refusal(Vec<String>),
     /// The console says each of these, and there the machine stands: it does not know how it could be switched off.
@@ -80,6 +83,7 @@ pub(crate) fn judge(expect: &Expect, outcome: &Outcome) -> Tally {
     }
     let texts = match expect {
         Expect::Report => return Tally::of_boot(&outcome.console, outcome.status),
+        Expect::Trace(_) => &Vec::new(),
         Expect::End(_, texts) | Expect::Refusal(texts) | Expect::Halt(texts) | Expect::Panic(texts) => texts,
     };
     let missing = texts.iter().filter(|text| !outcome.console.contains(*text));
@@ -87,6 +91,10 @@ pub(crate) fn judge(expect: &Expect, outcome: &Outcome) -> Tally {
     match (expect, outcome.status) {
         (Expect::End(wanted, _), status) if status != *wanted => {
             failures.push(format!("exit status {status} instead of {wanted}"));
+        }
+        (Expect::Trace(_), status @ 1..) => failures.push(format!("exit status {status}")),
+        (Expect::Trace(events), _) => {
+            failures.extend(trace::judge(&outcome.console, events).err().map(|error| format!("{error:#}")));
         }
         (Expect::Refusal(_), PANIC) => failures.push("the kernel panicked over bad input".to_owned()),
         (Expect::Refusal(_), status) if status == 0 || status > HANG => {

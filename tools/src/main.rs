@@ -26,6 +26,7 @@ mod options;
 mod pairwise;
 mod push;
 mod qemu;
+mod recorded;
 mod report;
 mod results;
 mod scenario;
@@ -35,6 +36,7 @@ mod suite;
 mod symbols;
 mod table;
 mod test;
+mod trace;
 mod tree;
 mod workers;
 
@@ -78,6 +80,8 @@ enum Tool {
     Matrix(matrix::Options),
     /// Judge the orderings that the code relies on by Arm's memory model, with herd7
     Litmus(litmus::Options),
+    /// Run a program, and write what the kernel recorded as a file that Perfetto opens
+    Trace(trace::Options),
     /// Boot every test on a matrix of machines
     Test(test::Options),
     /// Write an initramfs
@@ -170,6 +174,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Bench(options) => return bench::run(options).map(from),
         Tool::Matrix(options) => return matrix::run(options).map(from),
         Tool::Litmus(options) => return litmus::run(&options).map(from),
+        Tool::Trace(options) => return trace::run(options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
         Tool::Cpio { out, files } => {
             let mut archive = cpio::Archive::default();

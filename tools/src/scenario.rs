@@ -118,7 +118,8 @@ const OURS: [Task; 5] = [
     ),
 ];
 
-const BUSYBOX: [Task; 5] = [
+const BUSYBOX: [Task; 6] = [
+    ("busybox-trace", "/bin/busybox", "cat /proc/trace", 0, &["# nothing was recorded: boot with trace=on"]),
     ("busybox-echo", "/bin/busybox", "echo hello from busybox", 0, &["hello from busybox"]),
     ("busybox-ls", "/bin/busybox", "ls /", 0, &["bin", "dev", "proc"]),
     (

@@ -170,6 +170,7 @@ fn scenarios(options: &Options, endings: Vec<TestBinary>) -> Result<Vec<Job>> {
     jobs.extend(parts.hardware_ends()?);
     jobs.extend(parts.typed(&options.initrd)?);
     jobs.extend(parts.ours(&options.initrd));
+    jobs.extend(parts.recorded(&options.initrd));
     jobs.push(parts.units(&cargo::user_unit_tests()?)?);
     match &options.busybox {
         Some(busybox) => jobs.extend(parts.strangers(busybox)?),

@@ -1,18 +1,25 @@
 //! The first process: starts one program, reaps whatever is orphaned, and ends as the program ends.
 //!
-//! `init [PROGRAM [ARGUMENT...]]`; without a program, `/bin/lazybench`.
+//! `init [--trace] [PROGRAM [ARGUMENT...]]`; without a program, `/bin/lazybench`. With `--trace` it prints at the end
+//! what a kernel booted with `trace=on` recorded.
 
-use std::{env, process::ExitCode};
+use std::{env, fs, io, io::Write, process::ExitCode};
 
 use lazuli_user::{
     bench::counters,
     sys::process::{self, Ended},
 };
 
+/// What the kernel recorded.
+const TRACE: &str = "/proc/trace";
 const DEFAULT: &str = "/bin/lazybench";
 
 fn main() -> ExitCode {
     let mut words: Vec<String> = env::args().skip(1).collect();
+    let traced = words.first().is_some_and(|word| word == "--trace");
+    if traced {
+        words.remove(0);
+    }
     if words.is_empty() {
         words.push(DEFAULT.to_string());
     }
@@ -20,7 +27,12 @@ fn main() -> ExitCode {
         Some(scheme) => println!("init: lazy TLB scheme {scheme}, starting {}", words.join(" ")),
         None => println!("init: starting {}", words.join(" ")),
     }
-    match run(&words) {
+    let ended = run(&words);
+    if traced && let Err(error) = print_trace() {
+        eprintln!("init: cannot show {TRACE}: {error}");
+        return ExitCode::FAILURE;
+    }
+    match ended {
         Ok(Ended::Exited(code @ (126 | 127))) => {
             eprintln!("init: {} cannot be executed (or says so by exit code {code})", words[0]);
             ExitCode::from(code as u8)
@@ -38,7 +50,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(words: &[String]) -> std::io::Result<Ended> {
+/// Read at once, so that reading it does not go on writing it.
+fn print_trace() -> io::Result<()> {
+    let text = fs::read(TRACE)?;
+    io::stdout().lock().write_all(&text)
+}
+
+fn run(words: &[String]) -> io::Result<Ended> {
     let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
     let program = process::spawn_program(&words[0], &arguments)?;
     loop {

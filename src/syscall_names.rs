@@ -1,4 +1,4 @@
-//! The names of all of Linux's system calls, for messages.
+//! The names of all of Linux's system calls, for messages and the trace.
 
 use linux_raw_sys::general as linux;
 
@@ -62,7 +62,7 @@ const NAMES: &[(u32, &str)] = names! {
 };
 
 /// The name of the call with this number.
-pub(super) fn of(number: u32) -> Option<&'static str> {
+pub(crate) fn of(number: u32) -> Option<&'static str> {
     let (_, name) = NAMES.iter().find(|&&(known, _)| known == number)?;
     name.strip_prefix(PREFIX)
 }
