@@ -6,11 +6,12 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use mm::frame::FrameAllocator;
 use mm::pte::Table;
 use mm::{
-    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr,
+    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Departure, Entry, Frame, IpiReason, Machine, Point, Sequence,
+    System, Ttbr,
 };
 use spin::once::Once;
 
-use crate::arch::{cpu, mmu, page, timer, tlbi};
+use crate::arch::{cpu, jumps, mmu, page, timer, tlbi};
 use crate::ipi::{self, Reason};
 use crate::sched::reaper;
 use crate::sync::{self, IrqGuard, PreemptGuard, Relax};
@@ -164,6 +165,16 @@ impl Machine for Kernel {
             crate::println!("mm: {complaint:?}: a check failed; what it was about is kept for ever");
         }
         debug_assert!(false, "mm: {complaint:?}");
+    }
+
+    #[inline(always)]
+    fn entry() -> Entry {
+        jumps::entry()
+    }
+
+    #[inline(always)]
+    fn departure() -> Departure {
+        jumps::departure()
     }
 
     fn point(point: Point) {

@@ -10,6 +10,7 @@ use core::hint::black_box;
 use core::sync::atomic::AtomicU64;
 
 use lazuli::arch::fault_decode::Kind;
+use lazuli::arch::jumps::UNANSWERED;
 use lazuli::arch::mmu;
 use lazuli::arch::stack::{KernelStack, STACK_SIZE};
 use lazuli::arch::user_copy::{BadAddress, copy_from_user, copy_to_user};
@@ -24,6 +25,7 @@ kernel_tests! {
     write_to_rodata_faults,
     write_to_text_faults,
     write_to_rodata_by_the_linear_map_faults,
+    write_to_text_by_the_linear_map_faults,
     execution_of_data_faults,
     execution_of_rodata_faults,
     execution_by_the_linear_map_faults,
@@ -31,6 +33,7 @@ kernel_tests! {
     stack_overflow_is_reported,
     stack_overflow_is_reported_again,
     undefined_instruction_faults,
+    a_jump_that_boot_did_not_write_is_noticed,
     user_copies_refuse_what_is_not_the_users,
 }
 
@@ -112,6 +115,13 @@ fn write_to_rodata_by_the_linear_map_faults() -> Verdict {
     must_fault(Kind::WriteToReadOnly, fault)
 }
 
+fn write_to_text_by_the_linear_map_faults() -> Verdict {
+    extern "C" fn fault() {
+        write(linear_alias(write as *const () as u64));
+    }
+    must_fault(Kind::WriteToReadOnly, fault)
+}
+
 fn execution_of_data_faults() -> Verdict {
     extern "C" fn fault() {
         call(WRITABLE.as_ptr() as u64);
@@ -164,6 +174,15 @@ fn undefined_instruction_faults() -> Verdict {
         unsafe { asm!("udf #0", options(nomem, nostack)) };
     }
     must_fault(Kind::Other, fault)
+}
+
+/// It is what the build leaves where the switch asks for the scheme's part.
+fn a_jump_that_boot_did_not_write_is_noticed() -> Verdict {
+    extern "C" fn fault() {
+        // SAFETY: it faults: that is the test.
+        unsafe { asm!("brk {number}", number = const UNANSWERED, options(nomem, nostack)) };
+    }
+    must_fault(Kind::Unanswered, fault)
 }
 
 fn user_copies_refuse_what_is_not_the_users() {

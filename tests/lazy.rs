@@ -10,9 +10,11 @@
 
 extern crate alloc;
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use lazuli::arch::jumps;
 use lazuli::arch::user_copy::copy_from_user;
 use lazuli::machine::Kernel;
 use lazuli::testing::mms::*;
@@ -21,6 +23,7 @@ use mm::config::Target;
 use mm::{Counter, CpuId, Machine, Scheme};
 
 kernel_tests! {
+    every_jump_goes_where_the_options_say,
     t24_every_cpu_starts_on_init_mm,
     t01_idle_and_back_costs_no_switch,
     t02_another_task_costs_one_switch,
@@ -33,6 +36,22 @@ kernel_tests! {
     t09_borrowing_what_is_lazily_loaded,
     t17_the_dropping_cpu_is_lazy_itself,
     t18_every_cpu_is_lazy,
+}
+
+/// Each place that asks for the scheme's part goes to the one answer that was chosen at boot.
+fn every_jump_goes_where_the_options_say() -> Outcome {
+    let config = &Kernel::system().config;
+    let mut chosen: BTreeMap<u64, usize> = BTreeMap::new();
+    for jump in jumps::all() {
+        let number = chosen.entry(jump.place()).or_default();
+        if jump.is_chosen(config) {
+            expect!(jump.stands(), true, "{:#x} goes there: {jump:?}", jump.place());
+            *number += 1;
+        }
+    }
+    expect!(chosen.len() >= 4, true, "{} places ask", chosen.len());
+    expect!(chosen.values().all(|&number| number == 1), true, "each place has one answer: {chosen:?}");
+    Ok(())
 }
 
 fn t24_every_cpu_starts_on_init_mm() -> Outcome {

@@ -34,6 +34,13 @@ impl<M: Machine> MmRef<M> {
         self.try_grab_user().then(|| MmUser(self.0))
     }
 
+    /// Gives the reference back, where a user is known to have another.
+    #[inline]
+    pub(crate) fn put_beside_user(self) {
+        self.drop_count_of_several();
+        mem::forget(self);
+    }
+
     /// The reference that [`MmRef::into_raw`] dissolved.
     ///
     /// # Safety
@@ -66,6 +73,7 @@ impl<M: Machine> Clone for MmRef<M> {
 }
 
 impl<M: Machine> Drop for MmRef<M> {
+    #[inline]
     fn drop(&mut self) {
         if self.drop_count() {
             lazy::final_drop(DeadMm(self.0));

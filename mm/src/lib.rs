@@ -62,7 +62,7 @@ pub use config::{Config, ConfigError, Target};
 pub use cpumask::{CpuMask, CpuSet, MAX_CPUS};
 pub use flush::FlushMode;
 pub use handle::{MmRef, MmUser};
-pub use lazy::Scheme;
+pub use lazy::{Departure, Entry, Scheme};
 pub use machine::{Complaint, Hardware, IpiReason, Machine, Point};
 pub use mm::Mm;
 pub use ops::{Op, Sequence};

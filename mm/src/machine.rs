@@ -6,6 +6,7 @@
 
 use crate::addr::{CpuId, Frame, Ttbr};
 use crate::cpumask::CpuSet;
+use crate::lazy::{Departure, Entry};
 use crate::ops::Sequence;
 use crate::pte::Table;
 use crate::stats::Counter;
@@ -227,6 +228,19 @@ pub trait Machine: Sized + Send + Sync + 'static {
 
     /// Reports a failed check, once per kind; panics in debug builds.
     fn complain(complaint: Complaint);
+
+    /// What the scheme does when a CPU becomes lazy. Every such switch asks, and the answer never changes: a machine
+    /// that writes its own code at boot need not look it up.
+    #[inline(always)]
+    fn entry() -> Entry {
+        Entry::of(Self::system().config.scheme)
+    }
+
+    /// What a CPU does with its slot when it leaves an `Mm`. As for [`Machine::entry`].
+    #[inline(always)]
+    fn departure() -> Departure {
+        Departure::of(&Self::system().config)
+    }
 
     /// A fault-injection point. Called only with the feature `fault-points`.
     fn point(point: Point) {

@@ -123,7 +123,7 @@ impl<M: Machine> Mm<M> {
     pub(crate) fn grab(&self) {
         // Relaxed: the reference the caller has keeps the count from reaching 0 meanwhile.
         let before = self.count.0.fetch_add(1, Ordering::Relaxed);
-        assert!((1..COUNT_LIMIT).contains(&before), "mm_count taken at {before}");
+        check_count("mm_count taken", before);
     }
 
     /// Gives an `mm_count` back; says whether it was the last.
@@ -132,7 +132,7 @@ impl<M: Machine> Mm<M> {
         // Release: pairs with the Acquire below in whoever drops the last: all that holders did
         // with the `Mm`, setting their mask bits included, comes before the free (mm/litmus/count.litmus).
         let before = self.count.0.fetch_sub(1, Ordering::Release);
-        assert!((1..COUNT_LIMIT).contains(&before), "mm_count given back at {before}");
+        check_count("mm_count given back", before);
         if before != 1 {
             return false;
         }
@@ -140,11 +140,19 @@ impl<M: Machine> Mm<M> {
         true
     }
 
+    /// Gives an `mm_count` back that is not the last: the `Mm` has a user.
+    #[inline]
+    pub(crate) fn drop_count_of_several(&self) {
+        // Release: as in `drop_count`.
+        let before = self.count.0.fetch_sub(1, Ordering::Release);
+        check_count("mm_count of a user given back", before.wrapping_sub(1));
+    }
+
     /// Takes an `mm_users`. The caller has one already.
     pub(crate) fn grab_user(&self) {
         // Relaxed: as in `grab`.
         let before = self.users.0.fetch_add(1, Ordering::Relaxed);
-        assert!((1..COUNT_LIMIT).contains(&before), "mm_users taken at {before}");
+        check_count("mm_users taken", before);
     }
 
     /// Takes an `mm_users` unless there is none any more (rule 5: at zero it never rises).
@@ -160,7 +168,7 @@ impl<M: Machine> Mm<M> {
     pub(crate) fn drop_user(&self) -> bool {
         // Release and Acquire: as in `drop_count`, for the mappings.
         let before = self.users.0.fetch_sub(1, Ordering::Release);
-        assert!((1..COUNT_LIMIT).contains(&before), "mm_users given back at {before}");
+        check_count("mm_users given back", before);
         if before != 1 {
             return false;
         }
@@ -169,6 +177,19 @@ impl<M: Machine> Mm<M> {
         Space::tear_down(self);
         point::<M>(Point::TornDown);
         true
+    }
+}
+
+/// Refuses to go on with a count that never was.
+#[inline]
+fn check_count(change: &'static str, before: u32) {
+    /// Kept apart: the message would have every switch that counts make room for it.
+    #[cold]
+    fn refuse(change: &'static str, before: u32) -> ! {
+        panic!("{change} at {before}")
+    }
+    if !(1..COUNT_LIMIT).contains(&before) {
+        refuse(change, before);
     }
 }
 

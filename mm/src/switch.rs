@@ -16,11 +16,10 @@ use core::ptr;
 
 use crate::addr::{Asid, CpuId, Ttbr};
 use crate::asid::CpuAsid;
-use crate::config::Config;
 use crate::flush::forget_here;
 use crate::handle::{DeadSlot, MmRef, RefSlot};
-use crate::lazy::fixed::may_be;
-use crate::lazy::{Departure, Entry, Scheme};
+use crate::lazy::fixed::{departure, entry};
+use crate::lazy::{Departure, Entry};
 use crate::machine::{Machine, Point, note, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
@@ -46,10 +45,6 @@ pub struct CpuState<M: Machine> {
     left_last: DeadSlot<M>,
     /// This CPU's number.
     pub id: CpuId,
-    /// What [`CpuState::entry`] and [`CpuState::departure`] say, unless this build knows only one scheme. On a line
-    /// that the switch has at hand.
-    pub(crate) chosen_entry: Entry,
-    pub(crate) chosen_departure: Departure,
     /// When the slot was last about to be tagged, in nanoseconds. Written by who tags it.
     tagged_at: AtomicU64,
     /// The last epoch in which this CPU held no dead `Mm`, under `qsbr`.
@@ -60,7 +55,7 @@ pub struct CpuState<M: Machine> {
 }
 
 impl<M: Machine> CpuState<M> {
-    pub(crate) fn new(id: CpuId, config: &Config, init_mm: &'static Mm<M>) -> Self {
+    pub(crate) fn new(id: CpuId, init_mm: &'static Mm<M>) -> Self {
         Self {
             loaded: Slot::new(init_mm),
             shadow: AtomicU64::new(Ttbr::new(init_mm.root(), Asid::INIT).0),
@@ -69,8 +64,6 @@ impl<M: Machine> CpuState<M> {
             departed: RefSlot::new(),
             left_last: DeadSlot::new(),
             id,
-            chosen_entry: Entry::of(config.scheme),
-            chosen_departure: Departure::of(config),
             tagged_at: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             asid: CpuAsid::new(),
@@ -131,6 +124,7 @@ impl<M: Machine> CpuState<M> {
     }
 
     /// Loads `init_mm`: a lazy CPU leaves the user root it kept.
+    #[inline(never)]
     pub(crate) fn unlazy(&self) {
         note(self, Counter::Unlazied, || self.shadow_ttbr().root().address().0);
         self.load_under(Asid::INIT, M::system().init_mm());
@@ -151,43 +145,46 @@ impl<M: Machine> CpuState<M> {
         self.asid.switched();
         self.counters.count(Counter::Ttbr0Writes);
         point::<M>(Point::RootLoaded);
-        if self.departure() == Departure::Publish {
-            self.loaded.publish(next);
-            false
-        } else {
-            self.depart(next)
-        }
-    }
-
-    /// The slot's change where the scheme has more to do than name the next `Mm`. Kept apart, or its registers would be
-    /// saved in every switch.
-    #[inline(never)]
-    fn depart(&self, next: &Mm<M>) -> bool {
-        match self.departure() {
+        match departure::<M>() {
             Departure::Publish => self.loaded.publish(next),
-            Departure::PublishAndTrim => self.loaded.with(|left| {
-                // The slot no longer keeps `left`, but the own bit in its mask does: who frees it would
-                // have to ask this CPU, which has interrupts masked. Hence nothing follows the trim.
-                self.loaded.publish(next);
-                point::<M>(Point::LeftUntrimmed);
-                self.trim(left);
-            }),
-            Departure::TrimAndPublish => {
-                self.loaded.with(|left| self.trim(left));
-                self.loaded.publish(next);
-            }
-            Departure::Drain => {
-                if let Some(dead) = self.loaded.swap(next) {
-                    self.left_last.put(dead);
-                    return true;
-                }
-            }
+            Departure::PublishAndTrim => self.publish_and_trim(next),
+            Departure::TrimAndPublish => self.trim_and_publish(next),
+            Departure::Drain => return self.publish_and_drain(next),
             Departure::NoteEpoch => {
                 self.loaded.publish(next);
                 self.note_epoch();
             }
         }
         false
+    }
+
+    // Functions of their own, or the registers that they need would be saved in every switch.
+
+    #[inline(never)]
+    fn publish_and_trim(&self, next: &Mm<M>) {
+        self.loaded.with(|left| {
+            // The slot no longer keeps `left`, but the own bit in its mask does: who frees it would
+            // have to ask this CPU, which has interrupts masked. Hence nothing follows the trim.
+            self.loaded.publish(next);
+            point::<M>(Point::LeftUntrimmed);
+            self.trim(left);
+        });
+    }
+
+    #[inline(never)]
+    fn trim_and_publish(&self, next: &Mm<M>) {
+        self.loaded.with(|left| self.trim(left));
+        self.loaded.publish(next);
+    }
+
+    #[inline(never)]
+    fn publish_and_drain(&self, next: &Mm<M>) -> bool {
+        let dead = self.loaded.swap(next);
+        let last = dead.is_some();
+        if let Some(dead) = dead {
+            self.left_last.put(dead);
+        }
+        last
     }
 
     /// Clears the own bit in the mask of an `Mm` that was just left, if it has no users any more: nobody
@@ -218,7 +215,7 @@ impl<M: Machine> CpuState<M> {
 
     /// Hands the dead `Mm` that this CPU was the last to leave, if any, to who frees it.
     pub(crate) fn settle(&self) {
-        if !may_be(Scheme::Handoff) {
+        if departure::<M>() != Departure::Drain {
             return;
         }
         if let Some(dead) = self.left_last.take() {
@@ -239,19 +236,31 @@ impl<M: Machine> CpuState<M> {
         M::system().asids.activate(next.context(), self)
     }
 
-    fn user_to_kernel(&self, own: &Mm<M>) {
-        M::run(Sequence::TaskSwitch, 0);
-        self.own.store(ptr::null_mut(), Ordering::Relaxed);
-        self.entry().enter_lazy(self, own);
+    /// Counts and tells a switch, first of all: whatever else happens in it follows.
+    #[inline(always)]
+    fn note_switch(&self, kind: Counter, mm: &Mm<M>) {
+        note(self, kind, || mm.root().address().0);
     }
 
+    #[inline(always)]
+    fn user_to_kernel(&self, own: &Mm<M>) {
+        self.note_switch(Counter::SwitchUserKernel, own);
+        M::run(Sequence::TaskSwitch, 0);
+        self.own.store(ptr::null_mut(), Ordering::Relaxed);
+        entry::<M>().enter_lazy(self, own);
+    }
+
+    #[inline(always)]
     fn kernel_to_user(&self, next: &Mm<M>) -> bool {
         let mut unfinished = false;
         if self.has_loaded(next) {
+            self.note_switch(Counter::SwitchKernelSame, next);
             // No TTBR0 write, no shared store: the number under it survived any rollover (rule 7).
-            // `next` has a user, so this cannot be its last reference.
-            drop(self.leave_lazy());
+            if let Some(left) = self.leave_lazy() {
+                left.put_beside_user();
+            }
         } else {
+            self.note_switch(Counter::SwitchKernelOther, next);
             unfinished = self.load(next);
             if let Some(left) = self.leave_lazy() {
                 self.departed.put(left);
@@ -274,7 +283,7 @@ impl<M: Machine> CpuState<M> {
     /// Takes the lazy reference out, where the scheme keeps one.
     #[inline]
     pub(crate) fn leave_lazy(&self) -> Option<MmRef<M>> {
-        if !may_be(Scheme::Refcount) {
+        if entry::<M>() != Entry::Count {
             return None;
         }
         let left = self.lazy.take();
@@ -287,10 +296,12 @@ impl<M: Machine> CpuState<M> {
     /// The reference that the switch took from this CPU.
     #[inline]
     fn departed(&self) -> Option<MmRef<M>> {
-        if may_be(Scheme::Refcount) { self.departed.take() } else { None }
+        if entry::<M>() == Entry::Count { self.departed.take() } else { None }
     }
 
+    #[inline(always)]
     fn user_to_user(&self, next: &Mm<M>) -> bool {
+        self.note_switch(Counter::SwitchUserUser, next);
         M::run(Sequence::TaskSwitch, 0);
         let unfinished = !self.has_loaded(next) && self.load(next);
         self.own.store(ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
@@ -305,33 +316,23 @@ impl<M: Machine> System<M> {
     ///
     /// Interrupts are masked. Both `Mm`s have users throughout: the tasks' own. If it says so, [`System::finish_switch`]
     /// comes after it, with no lock held; else that would find nothing to do.
-    #[inline]
+    #[inline(always)]
     #[must_use = "the switch may have to be finished"]
     pub fn switch_to(prev: Option<&Mm<M>>, next: Option<&Mm<M>>) -> bool {
         let cpu = M::cpu_state();
         debug_assert!(M::irqs_masked(), "slot, task and TTBR0 change together, interrupts masked");
         debug_assert!(prev.map_or(cpu.is_lazy(), |mm| cpu.owns(mm) && cpu.has_loaded(mm)), "{prev:?} is not what runs");
-        // Told first: whatever else happens in the switch follows it.
-        let note = |kind, mm: Option<&Mm<M>>| note(cpu, kind, || mm.map_or(0, |mm| mm.root().address().0));
         match (prev, next) {
             (None, None) => {
-                note(Counter::SwitchKernelKernel, None);
+                note(cpu, Counter::SwitchKernelKernel, || 0);
                 false
             }
             (Some(prev), None) => {
-                note(Counter::SwitchUserKernel, Some(prev));
                 cpu.user_to_kernel(prev);
                 false
             }
-            (None, Some(next)) => {
-                let same = cpu.has_loaded(next);
-                note(if same { Counter::SwitchKernelSame } else { Counter::SwitchKernelOther }, Some(next));
-                cpu.kernel_to_user(next)
-            }
-            (Some(_), Some(next)) => {
-                note(Counter::SwitchUserUser, Some(next));
-                cpu.user_to_user(next)
-            }
+            (None, Some(next)) => cpu.kernel_to_user(next),
+            (Some(_), Some(next)) => cpu.user_to_user(next),
         }
     }
 
@@ -352,17 +353,22 @@ impl<M: Machine> System<M> {
     /// bug that `ARCH_WANT_IRQS_OFF_ACTIVATE_MM` fixed).
     pub fn transition(&self, prev: Option<&Mm<M>>, next: Option<&Mm<M>>) {
         let masked = M::mask_irqs();
-        let mut unfinished = Self::switch_to(prev, next);
-        let cpu = M::cpu_state();
+        if Self::switch_to(prev, next) {
+            return Self::finish_transition(masked);
+        }
         if prev.is_some() && next.is_none() && self.config.unlazy_at_exit {
-            cpu.leave_for_good();
-            unfinished = true;
+            M::cpu_state().leave_for_good();
+            Self::finish_transition(masked);
         }
-        if unfinished {
-            let departed = cpu.departed();
-            cpu.settle();
-            drop(masked);
-            drop(departed);
-        }
+    }
+
+    /// What [`System::finish_switch`] does, but for the caller's own sake: the free may be here and now.
+    #[inline(never)]
+    fn finish_transition(masked: M::IrqsMasked) {
+        let cpu = M::cpu_state();
+        let departed = cpu.departed();
+        cpu.settle();
+        drop(masked);
+        drop(departed);
     }
 }

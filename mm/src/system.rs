@@ -66,7 +66,7 @@ impl<M: Machine> System<M> {
             waiting: Waiting::new(waiting_limit(&config)),
             epoch: AtomicU64::new(0),
             init_mm,
-            cpus: (0..cpus).map(|cpu| CpuState::new(CpuId(cpu as u16), &config, init_mm)).collect(),
+            cpus: (0..cpus).map(|cpu| CpuState::new(CpuId(cpu as u16), init_mm)).collect(),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::stack;
+use super::{jumps, stack};
 
 /// Exception classes, ESR_EL1.EC, that are no faults.
 pub mod class {
@@ -10,6 +10,8 @@ pub mod class {
     pub const FP_ACCESS: u64 = 0x07;
     /// A system call of an AArch64 program.
     pub const SVC: u64 = 0x15;
+    /// A BRK instruction.
+    pub const BRK: u64 = 0x3c;
 
     /// The class that a syndrome names.
     pub const fn of(esr: u64) -> u64 {
@@ -45,6 +47,8 @@ pub enum Kind {
     UserAddress,
     /// An access to an address that nothing is mapped at.
     Unmapped,
+    /// A place in the code that asks what boot has not answered; see [`jumps`].
+    Unanswered,
     /// Anything else; the class says it.
     Other,
 }
@@ -107,6 +111,9 @@ impl Fault {
         if self.overflow {
             return Kind::StackOverflow;
         }
+        if self.class() == class::BRK && self.esr & COMMENT == u64::from(jumps::UNANSWERED) {
+            return Kind::Unanswered;
+        }
         let Some(address) = self.address else { return Kind::Other };
         match self.status() {
             Status::Translation(_) | Status::Permission(_) if address < NULL_END => Kind::NullDereference,
@@ -122,6 +129,8 @@ impl Fault {
     }
 }
 
+/// The number in a BRK.
+const COMMENT: u64 = 0xffff;
 /// WnR: the abort was of a write.
 const WNR: u64 = 1 << 6;
 /// CM: the abort was of a cache maintenance or address translation instruction.
@@ -178,6 +187,7 @@ impl fmt::Display for Kind {
             Self::ExecuteOfNonExecutable => "execution of memory that is not executable",
             Self::UserAddress => "user address used outside of the user-copy functions",
             Self::Unmapped => "access to an unmapped address",
+            Self::Unanswered => "a jump that boot did not write",
             Self::Other => "exception",
         })
     }
@@ -223,7 +233,7 @@ fn class_name(class: u64) -> &'static str {
         0x30 | 0x31 => "breakpoint",
         0x32 | 0x33 => "single step",
         0x34 | 0x35 => "watchpoint",
-        0x3c => "BRK",
+        class::BRK => "BRK",
         _ => "exception of another class",
     }
 }

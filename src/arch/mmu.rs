@@ -8,7 +8,8 @@
 //! | `0xffff_ffff_bfc0_0000` | the device tree, read-only (built by boot.s)                     |
 //! | `0xffff_ffff_c000_0000` | device registers                                                 |
 //!
-//! Nothing is both writable and executable, at any address. Entries are added and never changed.
+//! Nothing is both writable and executable, at any address, once boot has written the [`jumps`](super::jumps).
+//! Entries are added, and but for [`seal_image`] never changed.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -102,18 +103,35 @@ pub(crate) fn init(image_pa: u64) {
     IMAGE_OFFSET.store(image_pa.wrapping_sub(IMAGE_BASE), Ordering::Relaxed);
 }
 
-/// Maps the RAM in `ranges` at the linear map.
-///
-/// The frames of text and rodata are read-only here too: else the linear map would be the way around it.
+/// Maps the RAM in `ranges`, which holds the image, at the linear map.
 pub(crate) fn map_ram(ranges: impl Iterator<Item = Range<u64>>) {
-    let fixed = virt_to_phys(&raw const __image_start as u64)..virt_to_phys(&raw const __rodata_end as u64);
+    let fixed = fixed_pages();
     let mut map = MAP.lock();
     for ram in ranges {
         map.map_linear(ram.start..fixed.start.clamp(ram.start, ram.end), Rights::DATA);
-        map.map_linear(fixed.start.clamp(ram.start, ram.end)..fixed.end.clamp(ram.start, ram.end), Rights::RODATA);
         map.map_linear(fixed.end.clamp(ram.start, ram.end)..ram.end, Rights::DATA);
     }
+    // By pages, whose rights `seal_image` can change.
+    for page in fixed.step_by(PAGE as usize) {
+        map.map_linear(page..page + PAGE, Rights::DATA);
+    }
     tlbi::publish_kernel_entries();
+}
+
+/// Makes the frames of text and rodata read-only in the linear map, too: else that would be the way around it. CPU 0,
+/// before it leaves the identity map, which also makes its TLB forget the old rights.
+pub(crate) fn seal_image() {
+    let mut map = MAP.lock();
+    for page in fixed_pages().step_by(PAGE as usize) {
+        let entry = map.entry(LINEAR_BASE + page, 3).expect("`map_ram` made the tables");
+        // Pairs with the walker, by the DSB that comes with the invalidation.
+        entry.store(page | Rights::RODATA.page(), Ordering::Relaxed);
+    }
+}
+
+/// Text and rodata, where they lie in RAM.
+fn fixed_pages() -> Range<u64> {
+    virt_to_phys(&raw const __image_start as u64)..virt_to_phys(&raw const __rodata_end as u64)
 }
 
 /// The kernel's address of a byte of RAM.

@@ -8,6 +8,7 @@ pub mod errata;
 pub mod exception;
 pub mod fault_decode;
 pub mod fpsimd;
+pub mod jumps;
 pub mod mmu;
 pub mod page;
 pub mod pmu;

@@ -366,8 +366,8 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "store plainly over a tag (handoff)",
         edits: &[(
             "switch.rs",
-            "        if self.departure() == Departure::Publish {\n",
-            "        if self.departure() == Departure::Publish || self.departure() == Departure::Drain {\n",
+            "        let dead = self.loaded.swap(next);\n",
+            "        self.loaded.publish(next);\n        let dead = None;\n",
         )],
     },
     Mutation {

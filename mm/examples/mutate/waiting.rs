@@ -8,7 +8,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         name: "stay lazy at the exit (exit=init)",
         edits: &[(
             "switch.rs",
-            "            cpu.leave_for_good();\n",
+            "            M::cpu_state().leave_for_good();\n",
             "            let _ = CpuState::<M>::leave_for_good;\n",
         )],
     },

@@ -14,6 +14,7 @@ use crate::system::System;
 
 /// The last `mm_count` is gone. Frees now if this context may wait for other CPUs, else leaves
 /// it to the reaper.
+#[inline(never)]
 pub(crate) fn final_drop<M: Machine>(dead: DeadMm<M>) {
     point::<M>(Point::CountZero);
     let system = M::system();

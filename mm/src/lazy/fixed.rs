@@ -6,7 +6,6 @@
 use crate::config::Config;
 use crate::lazy::{Departure, Entry, Scheme};
 use crate::machine::Machine;
-use crate::switch::CpuState;
 
 /// The one scheme, if there is only one.
 pub(crate) const FIXED: Option<Scheme> = match option_env!("LAZULI_FIXED_SCHEME") {
@@ -25,29 +24,19 @@ const fn named(name: &[u8]) -> Scheme {
     }
 }
 
-/// Whether this build can run under that scheme.
-pub(crate) const fn may_be(scheme: Scheme) -> bool {
-    match FIXED {
-        Some(fixed) => fixed as u8 == scheme as u8,
-        None => true,
-    }
-}
-
 /// Whether this build can do what the options ask for: a build for one scheme has its plain form only.
 pub(crate) fn allows(config: &Config) -> bool {
-    may_be(config.scheme) && (FIXED.is_none() || !config.trim)
+    FIXED.is_none_or(|fixed| config.scheme == fixed && !config.trim)
 }
 
-impl<M: Machine> CpuState<M> {
-    /// The scheme's part in becoming lazy.
-    #[inline(always)]
-    pub(crate) fn entry(&self) -> Entry {
-        FIXED.map_or(self.chosen_entry, Entry::of)
-    }
+/// The scheme's part in becoming lazy.
+#[inline(always)]
+pub(crate) fn entry<M: Machine>() -> Entry {
+    FIXED.map_or_else(M::entry, Entry::of)
+}
 
-    /// The scheme's part in leaving an `Mm`.
-    #[inline(always)]
-    pub(crate) fn departure(&self) -> Departure {
-        FIXED.map_or(self.chosen_departure, Departure::plain)
-    }
+/// The scheme's part in leaving an `Mm`.
+#[inline(always)]
+pub(crate) fn departure<M: Machine>() -> Departure {
+    FIXED.map_or_else(M::departure, Departure::plain)
 }

@@ -1,8 +1,8 @@
 //! The schemes: what keeps an `Mm` alive that a CPU only uses lazily.
 //!
 //! Each scheme answers three questions, one file each: what happens when a CPU becomes lazy, when
-//! it stops being lazy, and when the last reference is gone. The answer is chosen at boot and
-//! sits in each CPU's own line, so that the switch pays one load and one branch for the choice.
+//! it stops being lazy, and when the last reference is gone. The answer is chosen at boot. The
+//! switch asks the machine for it ([`Machine::entry`], [`Machine::departure`]), which may know it for nothing.
 
 mod batch;
 mod eager;
@@ -42,9 +42,9 @@ pub enum Scheme {
     Eager,
 }
 
-/// What a CPU does when its task has no `Mm` any more: the scheme's part in that switch, as one byte.
+/// What a CPU does when its task has no `Mm` any more: the scheme's part in that switch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Entry {
+pub enum Entry {
     /// Nothing.
     Stay,
     /// Takes a reference.
@@ -55,7 +55,7 @@ pub(crate) enum Entry {
 
 impl Entry {
     /// What the scheme asks for.
-    pub(crate) fn of(scheme: Scheme) -> Self {
+    pub fn of(scheme: Scheme) -> Self {
         match scheme {
             Scheme::Refcount => Self::Count,
             Scheme::Shootdown | Scheme::Handoff | Scheme::Qsbr => Self::Stay,
@@ -74,9 +74,9 @@ impl Entry {
     }
 }
 
-/// What a CPU does with its slot when it leaves an `Mm`: the scheme's part in the switch, as one byte.
+/// What a CPU does with its slot when it leaves an `Mm`: the scheme's part in that switch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Departure {
+pub enum Departure {
     /// Names the next `Mm`.
     Publish,
     /// Names the next; then clears its bit in the mask of one that is dying.
@@ -91,7 +91,7 @@ pub(crate) enum Departure {
 
 impl Departure {
     /// What the options ask for.
-    pub(crate) fn of(config: &Config) -> Self {
+    pub fn of(config: &Config) -> Self {
         match (config.scheme, config.trim, config.target) {
             // Who frees asks those in the mask: it must still name this CPU while its slot does.
             (_, true, Target::Mask) => Self::PublishAndTrim,
