@@ -3,14 +3,13 @@
 use core::arch::asm;
 use core::fmt::Display;
 
-use mm::{Config, Machine, Scheme};
+use mm::{Config, Scheme};
 use spin::once::Once;
 
 use crate::arch::boot::BootInfo;
 use crate::arch::stack::{self, KernelStack};
 use crate::arch::{cpu, jumps, mmu};
 use crate::drivers::{bcm_gpio, gic, power, uart};
-use crate::machine::Kernel;
 use crate::percpu::{self, PerCpu};
 use crate::sync::Relax;
 use crate::{cmdline, console, heartbeat, ipi, machine, memory, platform, println, sched, smp, sync, trace, watchdog};
@@ -46,9 +45,10 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
     trace::init();
     let frames = memory::frame_allocator(&platform.ram);
-    machine::init(mm_config(), frames).unwrap_or_else(|error| refuse(error));
-    jumps::write(&Kernel::system().config);
+    let config = mm_config();
+    jumps::write(&jumps::answers(&config, trace::is_wanted()));
     mmu::seal_image();
+    machine::init(config, frames).unwrap_or_else(|error| refuse(error));
     machine::leave_identity_map();
     let top = KernelStack::new().expect("no memory for the first stack").leak();
     // SAFETY: the new stack is mapped and nobody's; nothing on the old one, which from now on is where this CPU reports

@@ -2,20 +2,18 @@
 //!
 //! A record is a time, an event, the thread that ran, and two words that depend on the event. Writing one takes no lock
 //! and no memory, so it may happen anywhere: in a switch, an abort, an interrupt. Whether anything is written is decided
-//! at boot, before there is a second CPU; where nothing is, there are no rings, and a place that could record costs
-//! what [`is_on`] costs.
+//! at boot, before there is a second CPU; where nothing is, there are no rings, and a place that could record is a
+//! `nop` ([`jumps`]).
 
 pub mod event;
 pub mod ring;
-
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use mm::{Counter, Machine};
 use spin::once::Once;
 
 use self::event::{Event, Kind, name_word};
 use self::ring::{RECORDS, Ring};
-use crate::arch::timer;
+use crate::arch::{jumps, timer};
 use crate::machine::Kernel;
 use crate::start::refuse;
 use crate::sync::{IrqGuard, Relax};
@@ -24,18 +22,20 @@ use crate::{cmdline, percpu, sched};
 /// One CPU's part: its ring, if there is one.
 pub type Local = Once<Ring, Relax>;
 
-/// Relaxed: written by CPU 0 before it starts another one.
-static ON: AtomicBool = AtomicBool::new(false);
-
 /// Whether records are written.
 #[inline(always)]
 pub fn is_on() -> bool {
-    ON.load(Ordering::Relaxed)
+    jumps::records()
 }
 
-/// Begins to record, if the command line says so. CPU 0 calls it, alone, once there is a heap.
+/// Whether the command line asks for records.
+pub fn is_wanted() -> bool {
+    cmdline::get("trace").is_some()
+}
+
+/// Prepares to record, if that is wanted. CPU 0 calls it, alone, once there is a heap.
 pub(crate) fn init() {
-    if cmdline::get("trace").is_none() {
+    if !is_wanted() {
         return;
     }
     for cpu in 0..percpu::count() {
@@ -44,7 +44,6 @@ pub(crate) fn init() {
         });
         percpu::of(cpu).trace.call_once(|| ring);
     }
-    ON.store(true, Ordering::Relaxed);
 }
 
 /// Writes a record, if records are written.

@@ -18,7 +18,7 @@ use lazuli::arch::jumps;
 use lazuli::arch::user_copy::copy_from_user;
 use lazuli::machine::Kernel;
 use lazuli::testing::mms::*;
-use lazuli::{expect, kernel_tests, percpu, sched};
+use lazuli::{expect, kernel_tests, percpu, sched, trace};
 use mm::config::Target;
 use mm::{Counter, CpuId, Machine, Scheme};
 
@@ -40,11 +40,11 @@ kernel_tests! {
 
 /// Each place that asks for the scheme's part goes to the one answer that was chosen at boot.
 fn every_jump_goes_where_the_options_say() -> Outcome {
-    let config = &Kernel::system().config;
+    let answers = jumps::answers(&Kernel::system().config, trace::is_wanted());
     let mut chosen: BTreeMap<u64, usize> = BTreeMap::new();
     for jump in jumps::all() {
         let number = chosen.entry(jump.place()).or_default();
-        if jump.is_chosen(config) {
+        if jump.is_chosen(&answers) {
             expect!(jump.stands(), true, "{:#x} goes there: {jump:?}", jump.place());
             *number += 1;
         }

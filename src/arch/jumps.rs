@@ -1,4 +1,4 @@
-//! Jumps that boot writes into the code: where the switch asks what the options chose, one instruction knows.
+//! Jumps that boot writes into the code: where a hot path asks what the options chose, one instruction knows.
 //!
 //! The place that asks is a `nop` if what follows is the answer, else a `b` to the code for it: nothing is loaded and
 //! nothing is compared. The build leaves a `brk` there, so a question that boot did not answer stops the kernel and says
@@ -28,6 +28,24 @@ const B: u32 = 0x1400_0000;
 enum Question {
     Entry,
     Departure,
+    Record,
+}
+
+/// Whether to record what happens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Record {
+    No,
+    Yes,
+}
+
+/// The number of the answer to each question.
+pub type Answers = [u16; 3];
+
+/// What these options answer.
+pub fn answers(config: &Config, record: bool) -> Answers {
+    let record = if record { Record::Yes } else { Record::No };
+    // In the order of `Question`.
+    [Entry::of(config.scheme) as u16, Departure::of(config) as u16, record as u16]
 }
 
 /// One place that asks, and where one of the answers leads.
@@ -79,18 +97,26 @@ pub fn departure() -> Departure {
     ask!(Departure: Publish PublishAndTrim TrimAndPublish Drain NoteEpoch)
 }
 
+/// Whether to record what happens.
+#[inline(always)]
+pub fn records() -> bool {
+    ask_record() == Record::Yes
+}
+
+#[inline(always)]
+fn ask_record() -> Record {
+    ask!(Record: No Yes)
+}
+
 impl Jump {
     /// The address of the instruction that asks.
     pub fn place(&self) -> u64 {
         (&raw const self.place as u64).wrapping_add_signed(self.place.into())
     }
 
-    /// Whether it is what these options ask for.
-    pub fn is_chosen(&self, config: &Config) -> bool {
-        match self.question {
-            question if question == Question::Entry as u16 => self.answer == Entry::of(config.scheme) as u16,
-            _ => self.answer == Departure::of(config) as u16,
-        }
+    /// Whether it leads to the answer.
+    pub fn is_chosen(&self, answers: &Answers) -> bool {
+        answers[usize::from(self.question)] == self.answer
     }
 
     /// Whether the place goes there.
@@ -121,8 +147,8 @@ pub fn all() -> &'static [Jump] {
 }
 
 /// Answers every question. CPU 0 calls it, alone.
-pub(crate) fn write(config: &Config) {
-    for jump in all().iter().filter(|jump| jump.is_chosen(config)) {
+pub(crate) fn write(answers: &Answers) {
+    for jump in all().iter().filter(|jump| jump.is_chosen(answers)) {
         let place = mmu::phys_to_virt(mmu::virt_to_phys(jump.place())).cast::<u32>();
         // SAFETY: an instruction of ours that nothing has run yet, where the linear map lets boot write to it.
         unsafe {
