@@ -1,5 +1,6 @@
 //! The kernel as the machine that the mm layer runs on.
 
+use alloc::boxed::Box;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -9,27 +10,27 @@ use mm::{
     Complaint, Config, Counter, CpuId, CpuSet, CpuState, Departure, Entry, Frame, IpiReason, Machine, Point, Sequence,
     System, Ttbr,
 };
-use spin::once::Once;
 
 use crate::arch::{cpu, jumps, mmu, page, timer, tlbi};
 use crate::ipi::{self, Reason};
 use crate::sched::reaper;
-use crate::sync::{self, IrqGuard, PreemptGuard, Relax};
+use crate::sync::{self, IrqGuard, PreemptGuard};
 use crate::{percpu, trace};
 
 /// This kernel, as `mm` sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel;
 
-static SYSTEM: Once<System<Kernel>, Relax> = Once::new();
+/// Null until [`init`]. Relaxed: set by CPU 0, before it starts another one.
+static SYSTEM: AtomicPtr<System<Kernel>> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes the system of address spaces and tells each CPU its part. CPU 0 calls it, alone.
 ///
 /// # Errors
 /// If the options ask for what this machine cannot do; the text says what it can.
 pub fn init(config: Config, frames: FrameAllocator<Kernel>) -> Result<(), mm::ConfigError<'static>> {
-    let system = System::new(config, percpu::count(), cpu::hardware(), frames)?;
-    let system = SYSTEM.call_once(|| system);
+    let system = Box::leak(Box::new(System::new(config, percpu::count(), cpu::hardware(), frames)?));
+    SYSTEM.store(system, Ordering::Relaxed);
     for state in system.cpus() {
         // Relaxed: starting another CPU orders this before anything that CPU does.
         percpu::of(state.id.index()).mm.store(ptr::from_ref(state).cast_mut(), Ordering::Relaxed);
@@ -51,8 +52,12 @@ impl Machine for Kernel {
     type Pinned = PreemptGuard;
     type IrqsMasked = IrqGuard;
 
+    #[inline(always)]
     fn system() -> &'static System<Self> {
-        SYSTEM.get().expect("the mm layer is set up before anything uses it")
+        let system = SYSTEM.load(Ordering::Relaxed);
+        debug_assert!(!system.is_null(), "the mm layer is set up before anything uses it");
+        // SAFETY: `init` stored the address of a system that lives for ever, before anything that asks.
+        unsafe { &*system }
     }
 
     #[inline(always)]
@@ -146,8 +151,10 @@ impl Machine for Kernel {
     }
 
     fn out_of_frames() {
+        // SAFETY: null, or what `init` stored.
+        let system = unsafe { SYSTEM.load(Ordering::Relaxed).as_ref() };
         // Before there is a system, nothing has died.
-        if let Some(system) = SYSTEM.get() {
+        if let Some(system) = system {
             system.free_all_dead();
         }
     }

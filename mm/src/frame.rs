@@ -221,7 +221,9 @@ impl<M: Machine> FrameAllocator<M> {
         self.info_of_table(table).used()
     }
 
-    fn info_of_table(&self, table: Frame) -> &'static FrameInfo {
+    /// What is known about a table in use.
+    #[inline]
+    pub(crate) fn info_of_table(&self, table: Frame) -> &'static FrameInfo {
         let info = &self.info[table.number() - self.base];
         debug_assert!(info.word.load(Ordering::Relaxed) & TABLE != 0, "{table:?} is not a table in use");
         info

@@ -300,10 +300,10 @@ impl<M: Machine> CpuState<M> {
     }
 
     #[inline(always)]
-    fn user_to_user(&self, next: &Mm<M>) -> bool {
+    fn user_to_user(&self, prev: &Mm<M>, next: &Mm<M>) -> bool {
         self.note_switch(Counter::SwitchUserUser, next);
         M::run(Sequence::TaskSwitch, 0);
-        let unfinished = !self.has_loaded(next) && self.load(next);
+        let unfinished = !ptr::eq(prev, next) && self.load(next);
         self.own.store(ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
         unfinished
     }
@@ -332,7 +332,7 @@ impl<M: Machine> System<M> {
                 false
             }
             (None, Some(next)) => cpu.kernel_to_user(next),
-            (Some(_), Some(next)) => cpu.user_to_user(next),
+            (Some(prev), Some(next)) => cpu.user_to_user(prev, next),
         }
     }
 

@@ -13,6 +13,7 @@ use core::iter;
 use core::marker::PhantomData;
 
 use crate::addr::{Frame, Page, PageRange};
+use crate::frame::FrameInfo;
 use crate::machine::Machine;
 use crate::mm::Mm;
 use crate::ops::Sequence;
@@ -214,7 +215,7 @@ fn link_new_table<M: Machine>(parent: Frame, index: usize, level: u8) -> Result<
 
 /// A leaf table: the descriptors of 512 neighbouring pages.
 pub(crate) struct Leaf<M: Machine> {
-    frame: Frame,
+    info: &'static FrameInfo,
     table: &'static Table,
     /// The page of its first entry.
     first: Page,
@@ -234,13 +235,13 @@ impl<M: Machine> Leaf<M> {
     fn new(frame: Frame, page: Page) -> Self {
         debug_assert_eq!(M::system().frames.level(frame), LEAF_LEVEL, "{frame:?} is not a leaf table");
         let first = span(page, LEAF_LEVEL - 1).start;
-        Self { frame, table: M::table(frame), first, machine: PhantomData }
+        Self { info: M::system().frames.info_of_table(frame), table: M::table(frame), first, machine: PhantomData }
     }
 
     /// Runs of pages outside which nothing was ever installed.
     fn used(self) -> impl Iterator<Item = PageRange> {
         let page = move |index| self.first.offset(index as u64);
-        M::system().frames.used(self.frame).map(move |used| page(used.start)..page(used.end))
+        self.info.used().map(move |used| page(used.start)..page(used.end))
     }
 
     /// The page's descriptor.
@@ -253,7 +254,7 @@ impl<M: Machine> Leaf<M> {
     pub(crate) fn install(&self, page: Page, new: Descriptor) {
         debug_assert!(!self.get(page).is_valid(), "{page:?} was mapped already: break before make");
         let index = index(page, LEAF_LEVEL);
-        M::system().frames.mark_used(self.frame, index);
+        self.info.mark_used(index);
         self.table.entry(index).set(new);
     }
 

@@ -235,9 +235,10 @@ impl Local {
     /// Starts the slice of a thread that runs from now on.
     #[inline]
     pub(super) fn start_slice(&self) {
-        self.slice_end.store(timer::rough_ticks().wrapping_add(SLICE_TICKS.load(Ordering::Relaxed)), Ordering::Relaxed);
+        let end = timer::rough_ticks() + SLICE_TICKS.load(Ordering::Relaxed);
+        self.slice_end.store(end, Ordering::Relaxed);
         if !self.queue.is_empty() {
-            self.request_tick();
+            self.request_alarm(end);
         }
     }
 
