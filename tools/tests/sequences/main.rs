@@ -7,10 +7,15 @@
 //!
 //! `LAZULI_KERNEL` names the kernel; without it the release kernel is built and read.
 
+mod checks;
+mod flow;
+
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
+use checks::{BROADCAST, LOCAL, check, own_bits};
 use mm::{Op, Sequence};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
@@ -66,6 +71,9 @@ struct Code {
     instructions: Vec<(u64, u32)>,
     /// Address and name of every function, in order.
     functions: Vec<(u64, String)>,
+    /// Where boot writes a jump, and where it may lead: places that ask what the options chose.
+    jumps: HashMap<u64, Vec<u64>>,
+    lines: addr2line::Loader,
 }
 
 impl Code {
@@ -100,7 +108,23 @@ impl Code {
             instructions.extend(placed.filter(|(address, _)| executable && is_code(*address)));
         }
         assert!(instructions.len() > 10_000, "{} has hardly any code", path.display());
-        Self { instructions, functions }
+        let lines = addr2line::Loader::new(&path).expect("the kernel has debug information");
+        Self { instructions, functions, jumps: jumps(&file), lines }
+    }
+
+    /// The source file of an instruction; that of what was inlined there, if something was.
+    fn file(&self, address: u64) -> Option<String> {
+        let frame = self.lines.find_frames(address).ok()?.next().ok()??;
+        Some(frame.location?.file?.to_string())
+    }
+
+    fn index_of(&self, address: u64) -> Option<usize> {
+        self.instructions.binary_search_by_key(&address, |(address, _)| *address).ok()
+    }
+
+    /// Where boot may make this instruction lead.
+    fn answers(&self, index: usize) -> Option<&Vec<u64>> {
+        self.jumps.get(&self.instructions[index].0)
     }
 
     /// The name of the function that holds an address.
@@ -116,18 +140,10 @@ impl Code {
             && ops.iter().zip(&self.instructions[index..end]).all(|(op, (_, instruction))| is(*op, *instruction))
     }
 
-    /// Whether an operation stands in the function that holds this index. Where in it the compiler
-    /// puts a block says nothing about when it runs.
-    fn function_has(&self, index: usize, op: Op) -> bool {
-        let mut before = (0..index).rev().take_while(|at| self.share_function(*at, index));
-        let rest = index + 1..self.instructions.len();
-        let mut after = rest.take_while(|at| self.share_function(*at, index));
-        let holds = |at: usize| is(op, self.instructions[at].1);
-        before.any(holds) || after.any(holds)
-    }
-
     fn share_function(&self, one: usize, other: usize) -> bool {
-        self.function(self.instructions[one].0) == self.function(self.instructions[other].0)
+        let place = |index: usize| self.instructions.get(index).map(|(address, _)| *address);
+        let start = |address| self.functions.partition_point(|function| function.0 <= address);
+        place(one).map(start) == place(other).map(start)
     }
 
     /// The indices of instructions outside `exempt` functions for which something holds.
@@ -144,6 +160,23 @@ impl Code {
     }
 }
 
+/// The records of `arch::jumps`, if this kernel has them: distances to a place and to a target, and which answer it is.
+fn jumps(file: &object::File) -> HashMap<u64, Vec<u64>> {
+    let address = |name| file.symbol_by_name(name).map(|symbol| symbol.address());
+    let mut jumps: HashMap<u64, Vec<u64>> = HashMap::new();
+    let (Some(start), Some(end)) = (address("__jumps_start"), address("__jumps_end")) else { return jumps };
+    let range = |section: object::Section| section.data_range(start, end - start).ok().flatten().map(<[u8]>::to_vec);
+    let records = file.sections().find_map(range).expect("the records of the jumps lie in the file");
+    for (at, record) in (start..).step_by(12).zip(records.chunks_exact(12)) {
+        let field = |offset: usize| {
+            let distance = i32::from_le_bytes(record[offset..offset + 4].try_into().expect("four bytes"));
+            (at + offset as u64).wrapping_add_signed(distance.into())
+        };
+        jumps.entry(field(0)).or_default().push(field(4));
+    }
+    jumps
+}
+
 fn kernel() -> PathBuf {
     if let Some(path) = env::var_os("LAZULI_KERNEL") {
         return path.into();
@@ -154,103 +187,6 @@ fn kernel() -> PathBuf {
     assert!(built.is_ok_and(|status| status.success()), "the kernel does not build; `make build` says why");
     let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     target.join("aarch64-unknown-none-softfloat/release/lazuli")
-}
-
-/// What a check says: nothing, or what is wrong and where.
-type Finding = Result<(), String>;
-
-fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Finding {
-    if holds { Ok(()) } else { Err(otherwise()) }
-}
-
-/// Each sequence stands somewhere in the kernel, its operations in order and nothing between them.
-fn every_sequence_is_there(code: &Code) -> Finding {
-    Sequence::ALL.iter().try_for_each(|sequence| {
-        let found = (0..code.instructions.len()).any(|index| code.has_at(index, sequence.ops()));
-        require(found, || format!("{sequence:?} {:?} stands nowhere in the kernel", sequence.ops()))
-    })
-}
-
-/// Whoever writes TTBR0 completes the walks of the old tables at once.
-fn every_ttbr0_write_is_completed(code: &Code) -> Finding {
-    let writes = code.find(&[BEFORE_THE_MMU], |instruction| is(Op::MsrTtbr0, instruction));
-    writes.into_iter().try_for_each(|write| {
-        let complete = code.has_at(write, Sequence::LoadRoot.ops());
-        require(complete, || format!("not followed by ISB, DSB NSH: {}", code.place(write)))
-    })
-}
-
-/// Every TLBI is one of a sequence's, and the function that holds it also has the DSB that publishes
-/// the stores, for a broadcast one, and the one that waits for it.
-fn every_tlbi_is_accounted_for(code: &Code) -> Finding {
-    // CRn = C8: any TLBI at all, whatever its op1.
-    for tlbi in code.find(&[BEFORE_THE_MMU], |instruction| instruction & 0xfff8_f000 == TLBI) {
-        let part = |sequence: &Sequence| {
-            let ops = sequence.ops();
-            (0..ops.len()).any(|at| tlbi >= at && is(ops[at], code.instructions[tlbi].1) && code.has_at(tlbi - at, ops))
-        };
-        require(Sequence::ALL.iter().any(part), || format!("a TLBI of no sequence: {}", code.place(tlbi)))?;
-    }
-    for tlbi in code.find(&[], |instruction| BROADCAST.iter().any(|op| is(*op, instruction))) {
-        let both = [Op::DsbIshst, Op::DsbIsh].iter().all(|op| code.function_has(tlbi, *op));
-        require(both, || format!("no DSB ISHST or no DSB ISH with it: {}", code.place(tlbi)))?;
-    }
-    // What is published before a local one was published by another CPU, perhaps.
-    for tlbi in code.find(&[], |instruction| LOCAL.iter().any(|op| is(*op, instruction))) {
-        require(code.function_has(tlbi, Op::DsbNsh), || format!("no DSB NSH with it: {}", code.place(tlbi)))?;
-    }
-    Ok(())
-}
-
-/// The TLBIs that reach every CPU.
-const BROADCAST: [Op; 5] = [Op::TlbiVale1is, Op::TlbiVae1is, Op::TlbiRvale1is, Op::TlbiRvae1is, Op::TlbiAside1is];
-/// Those of a flush that reach the CPU which issues them.
-const LOCAL: [Op; 5] = [Op::TlbiVale1, Op::TlbiVae1, Op::TlbiRvale1, Op::TlbiRvae1, Op::TlbiAside1];
-
-/// FP and SIMD registers are the programs': the kernel only saves and loads all of them, by sixteen
-/// pairs in a row, and computes with none (C4.1: op0 x111, and loads and stores x1x0 with V set).
-fn fp_registers_are_only_saved_and_loaded(code: &Code) -> Finding {
-    let touches_fp = |instruction: u32| {
-        let op0 = instruction >> 25 & 0xf;
-        op0 & 0b0111 == 0b0111 || (op0 & 0b0101 == 0b0100 && instruction & 1 << 26 != 0)
-    };
-    let found = code.find(&[], touches_fp);
-    require(!found.is_empty(), || "nobody saves the programs' FP registers".to_string())?;
-    found.into_iter().try_for_each(|index| {
-        let pair = (code.instructions[index].1 & REGISTER) as usize / 2;
-        let block = index.checked_sub(pair).and_then(|start| code.instructions.get(start..start + 16));
-        let all = |op| block.is_some_and(|block| block.iter().enumerate().all(|(at, word)| is_pair(op, at, word.1)));
-        require(all(STP_Q) || all(LDP_Q), || format!("an FP or SIMD register: {}", code.place(index)))
-    })
-}
-
-/// `STP Qt, Qt2, [Xn, #imm]` and `LDP` of the same form.
-const STP_Q: u32 = 0xad00_0000;
-const LDP_Q: u32 = 0xad40_0000;
-
-/// Whether it is that instruction for q(2 × index) and q(2 × index + 1).
-fn is_pair(op: u32, index: usize, instruction: u32) -> bool {
-    let (first, second) = (instruction & REGISTER, instruction >> 10 & REGISTER);
-    instruction & 0xffc0_0000 == op && (first as usize, second as usize) == (2 * index, 2 * index + 1)
-}
-
-/// Cortex-A72 is Armv8.0: no LSE atomics (C4.1.94: LDADD to SWP, CAS, CASP).
-fn no_lse_atomics(code: &Code) -> Finding {
-    let lse = |instruction: u32| {
-        instruction & 0x3b20_0c00 == 0x3820_0000
-            || instruction & 0x3fa0_7c00 == 0x08a0_7c00
-            || instruction & 0xbfa0_7c00 == 0x0820_7c00
-    };
-    let found = code.find(&[], lse);
-    require(found.is_empty(), || format!("an LSE atomic: {}", code.place(found[0])))
-}
-
-fn check(code: &Code) -> Finding {
-    every_sequence_is_there(code)?;
-    every_ttbr0_write_is_completed(code)?;
-    every_tlbi_is_accounted_for(code)?;
-    fp_registers_are_only_saved_and_loaded(code)?;
-    no_lse_atomics(code)
 }
 
 #[test]
@@ -294,16 +230,18 @@ fn mutations(code: &Code) -> Vec<(String, Vec<(usize, u32)>)> {
         let local = all(op).into_iter().map(|index| (index, code.instructions[index].1 ^ 0x400)).collect();
         list.push((format!("{op:?} on this CPU only"), local));
     }
+    // Each barrier beside a flush alone: another one in the same function does not stand in for it.
     for (tlbis, barriers) in [(BROADCAST, &[Op::DsbIsh, Op::DsbIshst][..]), (LOCAL, &[Op::DsbNsh])] {
-        let flushes: Vec<&str> =
-            tlbis.into_iter().flat_map(all).map(|index| code.function(code.instructions[index].0)).collect();
-        for &op in barriers {
-            let here = |index: &usize| flushes.contains(&code.function(code.instructions[*index].0));
-            list.push((
-                format!("no {op:?} where the kernel flushes"),
-                lost(all(op).into_iter().filter(here).collect()),
-            ));
+        for function in tlbis.into_iter().flat_map(all).map(|index| code.entry(index)).collect::<BTreeSet<_>>() {
+            for &op in barriers {
+                let here = all(op).into_iter().filter(|index| code.share_function(*index, function));
+                list.extend(here.map(|index| (format!("no {op:?}: {}", code.place(index)), lost(vec![index]))));
+            }
         }
+    }
+    for bit in own_bits(code) {
+        // Behind it stands the CBNZ that tries again.
+        list.push((format!("no DsbIsh behind {}", code.place(bit)), lost(vec![bit + 4])));
     }
     list
 }
