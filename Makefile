@@ -38,7 +38,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace test test-all test-hw mutations litmus image card flash netboot chainload debug lint bench matrix bars choice clean
+.PHONY: help setup firmware build run trace test test-all test-hw mutations mutants litmus image card flash netboot chainload debug lint bench matrix bars choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -109,6 +109,12 @@ test-all: ## Run all tests on every number of CPUs, interrupt controller and sch
 
 mutations: setup ## Break the mm layer in every known way and see which test notices
 	$(Q)cargo run $(CARGO_QUIET) --package mm --example mutate
+
+SHARD := 1/1
+
+mutants: setup ## Break the mm layer in every way cargo-mutants knows, of what is committed; goes on where it stopped; SHARD=1/4 for a part
+	$(Q)command -v cargo-mutants >/dev/null || { echo 'cargo-mutants is missing; run: cargo install cargo-mutants --version 27.1.0'; exit 1; }
+	$(Q)$(LAZULI) mutants --shard $(SHARD)
 
 litmus: setup ## Judge each ordering that the mm layer relies on by Arm's memory model, with and without its barriers
 	$(Q)sh tools/setup.sh herd

@@ -175,6 +175,19 @@ mod tests {
     }
 
     #[test]
+    fn cpus_come_and_go() {
+        let mut set = CpuSet::first(66);
+        set.remove(CpuId(65));
+        set.remove(CpuId(65));
+        set.remove(CpuId(0));
+        assert_eq!((set.count(), set.contains(CpuId(0)), set.contains(CpuId(64))), (64, false, true));
+        assert_eq!(set.words()[..2], [!1, 1]);
+        assert_eq!(CpuSet::from_words(set.words()), set);
+        assert_eq!(set.union(&CpuSet::only(CpuId(0))), CpuSet::first(65));
+        assert_eq!(set.union(&set), set);
+    }
+
+    #[test]
     fn a_cpu_changes_only_its_own_bit() {
         let mask = CpuMask::new();
         mask.set_own(CpuId(3));

@@ -21,6 +21,7 @@ mod job;
 mod litmus;
 mod loader;
 mod matrix;
+mod mutants;
 mod on_boards;
 mod options;
 mod pairwise;
@@ -82,6 +83,8 @@ enum Tool {
     Litmus(litmus::Options),
     /// Run a program, and write what the kernel recorded as a file that Perfetto opens
     Trace(trace::Options),
+    /// Break the mm layer in every way that cargo-mutants knows, and see which test notices
+    Mutants(mutants::Options),
     /// Boot every test on a matrix of machines
     Test(test::Options),
     /// Write an initramfs
@@ -175,6 +178,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Matrix(options) => return matrix::run(options).map(from),
         Tool::Litmus(options) => return litmus::run(&options).map(from),
         Tool::Trace(options) => return trace::run(options).map(from),
+        Tool::Mutants(options) => return mutants::run(&options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
         Tool::Cpio { out, files } => {
             let mut archive = cpio::Archive::default();

@@ -1,0 +1,120 @@
+//! Runs the tests on one mutant, the quick ones first, until one notices.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// The tests, in the order in which they run: program, and what its command line adds.
+const STAGES: &[(&str, &[&str])] =
+    &[("mm", &[]), ("tables", &[]), ("model", &["contract::"]), ("model", &["--skip", "contract::"])];
+/// Random programs of the model for each mutant.
+const SEEDS: &str = "20";
+/// No stage is ended before it had so much of a processor, nor so much time.
+const LEAST_PROCESSOR: Duration = Duration::from_secs(10);
+const LEAST_TIME: Duration = Duration::from_secs(60);
+/// How many times as long as without a mutant a stage may take, in either.
+const PATIENCE: u32 = 10;
+
+/// What the tests said.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Verdict {
+    /// This test failed.
+    Caught(String),
+    /// A stage did not end.
+    Hangs(String),
+    Survived,
+}
+
+/// The test programs, and how long they take without a mutant.
+pub(super) struct Trial {
+    programs: BTreeMap<String, PathBuf>,
+    log: PathBuf,
+    limits: Vec<(Duration, Duration)>,
+}
+
+impl Trial {
+    /// Runs everything once without a mutant; it must pass.
+    pub(super) fn new(programs: BTreeMap<String, PathBuf>, out: &Path) -> Result<Self> {
+        let mut trial = Self { programs, log: out.join("test.log"), limits: Vec::new() };
+        for stage in STAGES {
+            let never = (Duration::MAX, Duration::MAX);
+            let start = Instant::now();
+            let (verdict, processor) = trial.stage(None, stage, never)?;
+            let took = start.elapsed();
+            anyhow::ensure!(verdict == Verdict::Survived, "without a mutant: {verdict:?}, see {}", trial.log.display());
+            println!("{} {}: {:.1} s without a mutant", stage.0, stage.1.join(" "), took.as_secs_f32());
+            let limit = ((processor * PATIENCE).max(LEAST_PROCESSOR), (took * PATIENCE).max(LEAST_TIME));
+            trial.limits.push(limit);
+        }
+        Ok(trial)
+    }
+
+    /// What the tests say of a mutant.
+    pub(super) fn of(&self, number: u32) -> Result<Verdict> {
+        for (stage, limit) in STAGES.iter().zip(&self.limits) {
+            let (verdict, _) = self.stage(Some(number), stage, *limit)?;
+            if verdict != Verdict::Survived {
+                return Ok(verdict);
+            }
+        }
+        Ok(Verdict::Survived)
+    }
+
+    /// The verdict of one stage, and how much of a processor it took.
+    fn stage(
+        &self,
+        mutant: Option<u32>,
+        (program, arguments): &(&str, &[&str]),
+        limit: (Duration, Duration),
+    ) -> Result<(Verdict, Duration)> {
+        let path = self.programs.get(*program).with_context(|| format!("Cargo built no tests `{program}`"))?;
+        let mut tests = Command::new(path);
+        tests.args(*arguments).env("LAZULI_SEEDS", SEEDS).env("RUST_BACKTRACE", "0").env("PROPTEST_CASES", "32");
+        tests.stdin(Stdio::null()).stderr(Stdio::null());
+        tests.stdout(File::create(&self.log).with_context(|| self.log.display().to_string())?);
+        if let Some(number) = mutant {
+            tests.env("LAZULI_MUTANT", number.to_string());
+        }
+        let start = Instant::now();
+        let mut child = tests.spawn().with_context(|| format!("cannot run {}", path.display()))?;
+        let mut processor = Duration::ZERO;
+        let verdict = loop {
+            let ended = child.try_wait().context("cannot wait for the tests")?;
+            if let Some(test) = self.first_failure() {
+                break Verdict::Caught(test);
+            }
+            match ended {
+                Some(status) if status.success() => break Verdict::Survived,
+                Some(_) => break Verdict::Caught(format!("{program} died")),
+                None => processor = processor_time(&child).unwrap_or(processor),
+            }
+            if processor > limit.0 || start.elapsed() > limit.1 {
+                break Verdict::Hangs((*program).to_owned());
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        // It may have ended by itself meanwhile.
+        let _ = child.kill();
+        child.wait().context("cannot wait for the tests")?;
+        Ok((verdict, processor))
+    }
+
+    fn first_failure(&self) -> Option<String> {
+        let log = fs::read(&self.log).ok()?;
+        let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
+        String::from_utf8_lossy(&log).lines().find_map(failed)
+    }
+}
+
+/// The time that a program has had on processors: fields 14 and 15 of its `stat`, in hundredths of a second.
+fn processor_time(child: &Child) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
+}
