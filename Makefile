@@ -15,6 +15,7 @@ DEVICE =
 FIRMWARE =
 QUICK =
 PARALLEL =
+HOURS = 8
 V =
 # These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
 export APP ARGS CMDLINE
@@ -38,7 +39,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace test test-all test-hw mutations mutants litmus image card flash netboot chainload debug lint bench matrix bars choice clean
+.PHONY: help setup firmware build run trace test test-all test-hw mutations mutants proof worlds loom miri overnight litmus image card flash netboot chainload debug lint bench matrix bars choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -119,6 +120,31 @@ mutants: setup ## Break the mm layer in every way cargo-mutants knows, of what i
 litmus: setup ## Judge each ordering that the mm layer relies on by Arm's memory model, with and without its barriers
 	$(Q)sh tools/setup.sh herd
 	$(Q)$(LAZULI) litmus mm/litmus
+
+# Each part of the proof of the mm layer, the quick ones first.
+PROOF := worlds loom miri litmus mutations
+
+proof: setup ## Prove the mm layer: every part below, about 30 minutes
+	$(Q)$(foreach part,$(PROOF),echo '--- $(part)' && $(MAKE) --no-print-directory $(part) &&) echo 'proven: $(PROOF)'
+
+worlds: setup ## Explore every interleaving of small worlds under every scheme, modifier and way to flush
+	$(Q)LAZULI_WORLDS=all cargo test $(CARGO_QUIET) --package mm --test worlds -- --nocapture
+
+loom: setup ## Check the protocols between CPUs on loom's atomics
+	$(Q)RUSTFLAGS='--cfg loom' cargo test $(CARGO_QUIET) --package mm --lib --target-dir target/loom loom_tests
+
+# Few cases of each property: an interpreter runs them.
+miri: setup ## Run mm's unit tests in Miri, where a nightly toolchain has it
+	$(Q)if cargo +nightly miri --version >/dev/null 2>&1; then \
+	  MIRIFLAGS='-Zmiri-disable-isolation -Zmiri-permissive-provenance' \
+	    cargo +nightly miri test $(CARGO_QUIET) --package mm --lib --target-dir target/miri; \
+	else \
+	  echo 'SKIPPED: no Miri here. rustup toolchain install nightly --component miri brings it'; \
+	fi
+
+overnight: setup ## Run random programs on random machines for HOURS=8, from another seed each time
+	$(Q)LAZULI_SECONDS=$$(($(HOURS) * 3600)) LAZULI_FROM=$$(($$(date +%s) * 10000)) \
+	  cargo test $(CARGO_QUIET) --package mm --test model random_programs -- --nocapture
 
 image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as one bootable file; with BOARD=rpi4 its tree, too
 	$(Q)$(LAZULI) image build/lazuli-app.img --kernel $(KERNEL) --initrd build/app.cpio \

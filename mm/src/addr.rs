@@ -123,7 +123,7 @@ impl Asid {
 
 /// The value of `TTBR0_EL1`: root table and ASID in one word, so that one MSR changes both
 /// (`TCR_EL1.A1` = 0; Arm ARM D24.2.170).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Ttbr(pub u64);
 
 impl Ttbr {

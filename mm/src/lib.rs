@@ -20,7 +20,7 @@
 //! [`stale`] [`asid`] → [`table`] → [`mm`] [`handle`] [`space`] → [`switch`] [`flush`] →
 //! [`lazy`] → [`fault`] [`system`] [`config`] `hotplug`
 
-#![no_std]
+#![cfg_attr(not(feature = "lying-machine"), no_std)]
 #![deny(unsafe_code)]
 
 extern crate alloc;
@@ -31,6 +31,14 @@ extern crate self as under_test;
 #[cfg(test)]
 #[path = "../tests/support/fake.rs"]
 pub mod fake;
+
+// The lying machine lies with the tests, which is where its readers look for it.
+#[cfg(all(test, loom))]
+#[path = "../tests/loom/mod.rs"]
+mod loom_tests;
+#[cfg(all(feature = "lying-machine", not(loom)))]
+#[path = "../tests/machine/mod.rs"]
+pub mod lying;
 
 pub mod addr;
 pub mod asid;

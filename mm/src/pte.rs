@@ -7,7 +7,7 @@
 use core::fmt;
 
 use crate::addr::{Frame, PhysAddr};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, PlainU64};
 
 /// Descriptors in a table.
 pub const ENTRIES: usize = 512;
@@ -20,7 +20,7 @@ pub const LEAF_LEVEL: u8 = 3;
 ///
 /// The architecture has no page that user code may write or execute but not read (execute-only
 /// would need EPAN to stay closed to EL1), so writing and executing imply reading.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Protection {
     /// Loads are allowed.
     pub read: bool,
@@ -211,7 +211,7 @@ impl fmt::Debug for Descriptor {
 /// Rust ordering reaches the walkers. They are ordered by `Sequence::PublishEntries` and the
 /// invalidations that follow it.
 #[repr(transparent)]
-pub struct Entry(AtomicU64);
+pub struct Entry(PlainU64);
 
 impl Entry {
     /// What it holds now.
@@ -240,7 +240,7 @@ pub struct Table([Entry; ENTRIES]);
 impl Table {
     /// A table of empty descriptors.
     pub fn new() -> Self {
-        Self(core::array::from_fn(|_| Entry(AtomicU64::new(0))))
+        Self(core::array::from_fn(|_| Entry(PlainU64::new(0))))
     }
 
     /// The entry with this index.

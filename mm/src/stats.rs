@@ -2,7 +2,7 @@
 //!
 //! A CPU adds to its own line only, with a plain load and store: nothing here is a shared write.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Ordering, PlainU64};
 
 macro_rules! define_counters {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
@@ -107,11 +107,11 @@ define_counters! {
 
 /// One CPU's counters, in cache lines that only this CPU writes.
 #[repr(align(128))]
-pub struct Counters([AtomicU64; Counter::ALL.len()]);
+pub struct Counters([PlainU64; Counter::ALL.len()]);
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        Self(core::array::from_fn(|_| AtomicU64::new(0)))
+        Self(core::array::from_fn(|_| PlainU64::new(0)))
     }
 
     /// Adds to a counter. The caller is this CPU, pinned or with interrupts masked; an interrupt
@@ -140,13 +140,13 @@ impl Counters {
 ///
 /// Written when an `Mm` dies or is freed, never on a switch.
 pub struct Gauge {
-    now: AtomicU64,
-    max: AtomicU64,
+    now: PlainU64,
+    max: PlainU64,
 }
 
 impl Gauge {
     pub(crate) fn new() -> Self {
-        Self { now: AtomicU64::new(0), max: AtomicU64::new(0) }
+        Self { now: PlainU64::new(0), max: PlainU64::new(0) }
     }
 
     pub(crate) fn rise(&self) {

@@ -1,6 +1,6 @@
 //! The one file that names an atomic, and the locks built on them.
 //!
-//! Under `--cfg loom` the same names are loom's, so that the shipped protocols run in its checker.
+//! Under `--cfg loom` the same names are loom's, so that the shipped protocols run in its checker (`tests/loom`).
 
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -8,13 +8,55 @@ pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Atomic
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
+/// A word that hardware reads, too, or that only people read: no protocol between CPUs rests on it, so it is not loom's.
+pub use core::sync::atomic::AtomicU64 as PlainU64;
+
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
+#[cfg(loom)]
+use checked::{SpinMutex, SpinMutexGuard};
+#[cfg(not(loom))]
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::relax::RelaxStrategy;
 
 use crate::machine::Machine;
+
+/// Loom's lock under the names of the shipped one: loom must know what a lock orders.
+#[cfg(loom)]
+mod checked {
+    use core::marker::PhantomData;
+
+    use loom::sync::{Mutex, MutexGuard};
+
+    pub(super) struct SpinMutex<T, R>(Mutex<T>, PhantomData<fn() -> R>);
+
+    impl<T, R> SpinMutex<T, R> {
+        pub(super) fn new(value: T) -> Self {
+            Self(Mutex::new(value), PhantomData)
+        }
+
+        pub(super) fn lock(&self) -> SpinMutexGuard<'_, T, R> {
+            SpinMutexGuard(self.0.lock().expect("no thread unwinds"), PhantomData)
+        }
+    }
+
+    pub(super) struct SpinMutexGuard<'a, T, R>(MutexGuard<'a, T>, PhantomData<fn() -> R>);
+
+    impl<T, R> core::ops::Deref for SpinMutexGuard<'_, T, R> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.0
+        }
+    }
+
+    impl<T, R> core::ops::DerefMut for SpinMutexGuard<'_, T, R> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.0
+        }
+    }
+}
 
 /// Spins the way the machine wants it: `yield` on target, a scheduling point in the model.
 pub struct Relax<M>(PhantomData<M>);
@@ -37,7 +79,7 @@ pub struct Lock<T, M: Machine>(SpinMutex<T, Relax<M>>);
 
 impl<T, M: Machine> Lock<T, M> {
     /// Wraps a value.
-    pub const fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self(SpinMutex::new(value))
     }
 
@@ -78,7 +120,7 @@ pub struct SwitchLock<T, M: Machine>(SpinMutex<T, Relax<M>>);
 
 impl<T, M: Machine> SwitchLock<T, M> {
     /// Wraps a value.
-    pub const fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self(SpinMutex::new(value))
     }
 

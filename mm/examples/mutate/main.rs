@@ -3,7 +3,8 @@
 //! Each mutation is a handful of replacements in a copy of the package under `target/mutants`. A
 //! mutation that no test notices is a hole in the tests, and the exit status says so. The first test
 //! that notices is enough: the others are not waited for. Names on the command line choose mutations
-//! by part of their name.
+//! by part of their name; `--worlds` asks the small worlds (`tests/worlds`) instead of the model, and prints which of
+//! them noticed after how many steps.
 
 mod list;
 mod waiting;
@@ -31,8 +32,9 @@ enum Verdict {
 }
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = env::args().skip(1).collect();
-    let copy = Copy::new().expect("the package can be copied to target/mutants");
+    let (options, wanted): (Vec<String>, Vec<String>) = env::args().skip(1).partition(|word| word.starts_with("--"));
+    let suite = if options.is_empty() { &MODEL } else { &WORLDS };
+    let copy = Copy::new(suite).expect("the package can be copied to target/mutants");
     if let verdict @ (Verdict::Caught(_) | Verdict::Broken(_)) = copy.test() {
         println!("the tests fail without any mutation: {}", describe(&verdict));
         return ExitCode::FAILURE;
@@ -61,11 +63,25 @@ fn describe(verdict: &Verdict) -> String {
     }
 }
 
+/// Tests that are asked.
+struct Suite {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    /// What a line that tells of a failure begins and ends with.
+    line: [&'static str; 2],
+}
+
+const MODEL: Suite = Suite { name: "model", arguments: &[], line: ["test ", " ... FAILED"] };
+const WORLDS: Suite = Suite { name: "worlds", arguments: &["--nocapture"], line: ["FOUND ", ""] };
+
 /// A workspace of its own that holds nothing but a copy of this package.
-struct Copy(PathBuf);
+struct Copy {
+    root: PathBuf,
+    suite: &'static Suite,
+}
 
 impl Copy {
-    fn new() -> io::Result<Self> {
+    fn new(suite: &'static Suite) -> io::Result<Self> {
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = package.parent().expect("the package lies in a workspace");
         let copy = root.join("target/mutants");
@@ -76,14 +92,14 @@ impl Copy {
         fs::copy(package.join("Cargo.toml"), copy.join("mm/Cargo.toml"))?;
         fs::copy(root.join("Cargo.lock"), copy.join("Cargo.lock"))?;
         fs::write(copy.join("Cargo.toml"), workspace_of_one(&fs::read_to_string(root.join("Cargo.toml"))?))?;
-        Ok(Self(copy))
+        Ok(Self { root: copy, suite })
     }
 
     fn try_out(&self, mutation: &Mutation) -> Verdict {
         let mut originals = Vec::new();
         let mut verdict = None;
         for (file, from, to) in mutation.edits {
-            let path = self.0.join("mm/src").join(file);
+            let path = self.root.join("mm/src").join(file);
             let source = fs::read_to_string(&path).unwrap_or_default();
             if source.matches(from).count() != 1 {
                 verdict = Some(Verdict::Broken(format!("{file} does not have exactly one `{}`", first_line(from))));
@@ -100,9 +116,9 @@ impl Copy {
     }
 
     fn test(&self) -> Verdict {
-        let (build, log) = (self.0.join("build.log"), self.0.join("test.log"));
+        let (build, log) = (self.root.join("build.log"), self.root.join("test.log"));
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["test", "--package", "mm", "--test", "model", "--no-run", "--color", "never"]);
+        cargo.args(["test", "--package", "mm", "--test", self.suite.name, "--no-run", "--color", "never"]);
         if self.run(cargo, Stdio::null(), output_to(&build), || false) != Some(true) {
             return Verdict::Broken(format!("it does not compile, see {}", build.display()));
         }
@@ -111,8 +127,9 @@ impl Copy {
         let Some(program) = executable(&built) else {
             return Verdict::Broken("Cargo does not say where the tests are".to_string());
         };
-        let noticed = || failures(&fs::read_to_string(&log).unwrap_or_default());
-        let tests = Command::new(self.0.join(program));
+        let noticed = || failures(&fs::read_to_string(&log).unwrap_or_default(), self.suite.line);
+        let mut tests = Command::new(self.root.join(program));
+        tests.args(self.suite.arguments);
         match self.run(tests, output_to(&log), Stdio::null(), || !noticed().is_empty()) {
             Some(true) => Verdict::Survived,
             Some(false) => Verdict::Caught(noticed()),
@@ -123,8 +140,8 @@ impl Copy {
     /// Runs to the end; gives its success, or `None` if it took too long. A run that has failed
     /// `enough` is ended.
     fn run(&self, mut command: Command, stdout: Stdio, stderr: Stdio, enough: impl Fn() -> bool) -> Option<bool> {
-        command.current_dir(&self.0).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        command.env("LAZULI_SEEDS", SEEDS).env("RUST_BACKTRACE", "0");
+        command.current_dir(&self.root).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        command.env("LAZULI_SEEDS", SEEDS).env("LAZULI_WORLDS", "all").env("RUST_BACKTRACE", "0");
         let mut child = command.spawn().ok()?;
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
@@ -148,15 +165,15 @@ fn output_to(log: &Path) -> Stdio {
     fs::File::create(log).map_or(Stdio::null(), Stdio::from)
 }
 
-/// The test program that Cargo says it built: `Executable tests/model/main.rs (path)`.
+/// The test program that Cargo says it built: `Executable tests/NAME/main.rs (path)`.
 fn executable(log: &str) -> Option<&str> {
     let line = log.lines().find(|line| line.trim_start().starts_with("Executable"))?;
     line.split_once('(')?.1.split_once(')').map(|(path, _)| path)
 }
 
-/// The tests that have failed so far.
-fn failures(log: &str) -> Vec<String> {
-    let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_string());
+/// What has failed so far.
+fn failures(log: &str, [begin, end]: [&str; 2]) -> Vec<String> {
+    let failed = |line: &str| Some(line.strip_prefix(begin)?.strip_suffix(end)?.to_string());
     log.lines().filter_map(failed).collect()
 }
 

@@ -67,6 +67,10 @@ fn free_list<M: Machine>(system: &System<M>, list: DeadList<M>, extra: Option<De
     if let Some(dead) = extra {
         system.release(dead);
     }
+    // One that came while these counted still was not the first, and has asked nobody to come for it.
+    if system.waiting.number() != 0 {
+        M::wake_reaper_at(M::now_ns() + LONGEST_WAIT);
+    }
 }
 
 /// On a target, interrupts masked: leaves the `Mm` in its slot if that is dead.

@@ -116,10 +116,12 @@ impl<M: Machine> System<M> {
 /// Frees what every CPU has passed, and interrupts for what has waited long enough.
 pub(super) fn free_old<M: Machine>(system: &System<M>) {
     let now = M::now_ns();
-    match free_passed(system) {
-        Some(oldest) if oldest + LONGEST_WAIT <= now => free_all(system),
-        _ if system.waiting.number() != 0 => M::wake_reaper_at(now + LOOK_AFTER),
-        _ => {}
+    if free_passed(system).is_some_and(|oldest| oldest + LONGEST_WAIT <= now) {
+        free_all(system);
+    }
+    // One that came while others counted still was not the first, and has asked nobody to come for it.
+    if system.waiting.number() != 0 {
+        M::wake_reaper_at(now + LOOK_AFTER);
     }
 }
 

@@ -1,79 +1,102 @@
 //! Threads of control, and whose turn it is.
 //!
-//! Each task is a thread of the host, as each has a stack of its own in a kernel. Exactly one has
-//! the baton. Which CPU goes on is chosen by the seed at every step; which task a CPU runs is the
+//! Each task has a stack of its own, as in a kernel, and exactly one has the baton ([`fiber`]). Which CPU goes on is chosen by the seed at every step; which task a CPU runs is the
 //! tiny kernel's business. A test directs: it starts tasks, lets the machine run until nothing can
 //! go on, looks, and goes on.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::panic;
-use std::sync::{Arc, MutexGuard, Once};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::ptr;
+use std::sync::{Arc, Once};
 
-use mm::Point;
+use crate::Point;
 
+use super::fiber::{self, Fiber};
 use super::hotplug::Power;
 use super::interrupts::{Call, Inbox};
-use super::{HERE, State, World};
+use super::{Event, HERE, Locked, State, World};
 
 /// A thread of the machine, by number.
-pub(crate) type ThreadId = usize;
+pub type ThreadId = usize;
 
 /// So many turns of spin loops without anything else mean that nothing will ever come.
 const STUCK: u32 = 4000;
 
 /// What a thread is doing.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Status {
+#[derive(Clone, Copy, PartialEq, Hash, Debug)]
+pub enum Status {
     /// On a CPU or in a CPU's queue.
     Runnable,
     /// Waits to be woken.
     Blocked,
+    /// It has ended.
     Finished,
 }
 
 /// One thread of control.
-pub(crate) struct Thread {
-    pub(crate) name: &'static str,
-    pub(crate) cpu: usize,
-    pub(crate) status: Status,
+pub struct Thread {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// The CPU that it is on.
+    pub cpu: usize,
+    /// What it is doing.
+    pub status: Status,
     /// Still on its stack on the CPU it is leaving: nobody else may run it yet.
-    pub(crate) departing: bool,
+    pub departing: bool,
     /// Woken before it slept.
-    pub(crate) woken: bool,
-    pub(crate) pins: u32,
+    pub woken: bool,
+    /// How often preemption was turned off.
+    pub pins: u32,
     pub(super) waits_for: Option<Arc<Call>>,
     stop_at: Option<Point>,
     held: bool,
-    host: Option<JoinHandle<()>>,
+    /// The step that it is about to make.
+    pub next: Option<Event>,
+    /// None while it runs, and after its end.
+    fiber: Option<Fiber>,
+    /// The bytes of its stack that are in use while it is suspended.
+    pub stack: Range<usize>,
+}
+
+impl Thread {
+    /// Whether it has begun, or will, and has not ended.
+    pub(super) fn has_stack(&self) -> bool {
+        self.fiber.is_some()
+    }
 }
 
 /// What a CPU runs.
-pub(crate) struct Core {
-    pub(crate) current: ThreadId,
-    pub(crate) idle: ThreadId,
-    pub(crate) queue: VecDeque<ThreadId>,
-    pub(crate) masked: bool,
+pub struct Core {
+    /// The thread that it runs.
+    pub current: ThreadId,
+    /// The thread that it runs when there is no other.
+    pub idle: ThreadId,
+    /// Threads that wait for it.
+    pub queue: VecDeque<ThreadId>,
+    /// Interrupts are masked.
+    pub masked: bool,
     /// It waits for an interrupt, with nothing to run.
-    pub(crate) asleep: bool,
+    pub asleep: bool,
     /// When the timer wakes it, if it sleeps then.
-    pub(crate) alarm: Option<u64>,
-    pub(crate) power: Power,
-    pub(crate) online: bool,
+    pub alarm: Option<u64>,
+    /// Whether it takes part.
+    pub power: Power,
+    /// Whether it takes interrupts.
+    pub online: bool,
     /// The switch under way has to be finished.
-    pub(crate) unfinished: bool,
+    pub unfinished: bool,
     pub(super) inbox: Inbox,
 }
 
 impl State {
     /// The first thread in the CPU's queue that has left the CPU it was on.
-    pub(crate) fn first_ready(&self, cpu: usize) -> Option<usize> {
+    pub fn first_ready(&self, cpu: usize) -> Option<usize> {
         self.cores[cpu].queue.iter().position(|&thread| !self.threads[thread].departing)
     }
 
-    fn can_go_on(&self, cpu: usize) -> bool {
+    pub(super) fn can_go_on(&self, cpu: usize) -> bool {
         let core = &self.cores[cpu];
         let thread = &self.threads[core.current];
         if thread.held {
@@ -87,7 +110,7 @@ impl State {
         let leaves = core.power == Power::Leaving;
         let called = !core.masked && !core.inbox.is_empty();
         match &thread.waits_for {
-            Some(call) => core.masked || called || call.is_done(),
+            Some(call) => core.masked || called || call.is_done() || call.has_lost(),
             None if core.asleep && !core.masked => {
                 called
                     || leaves
@@ -100,7 +123,7 @@ impl State {
 
     /// Who goes on; `me` is likelier than others. `None` if nobody can.
     fn choose(&mut self, me: Option<ThreadId>, switch: u32) -> Option<ThreadId> {
-        if self.spins > STUCK {
+        if self.told.is_some() || self.spins > STUCK {
             return None;
         }
         let able: Vec<ThreadId> =
@@ -114,7 +137,7 @@ impl State {
 
 impl World {
     /// A CPU's first thread, which is there when nothing else is.
-    pub(crate) fn add_core(&'static self, idle_loop: fn()) {
+    pub fn add_core(&'static self, idle_loop: fn()) {
         let cpu = self.lock().cores.len();
         let idle = self.start_thread("idle", cpu, idle_loop);
         self.lock().cores.push(Core {
@@ -131,23 +154,21 @@ impl World {
         });
     }
 
-    /// Starts a thread of the host; it waits for the baton before it does anything.
-    pub(crate) fn start_thread(
+    /// Makes a thread; it does nothing before it gets the baton.
+    pub fn start_thread(
         &'static self,
         name: &'static str,
         cpu: usize,
         body: impl FnOnce() + Send + 'static,
     ) -> ThreadId {
-        let mut state = self.lock();
-        let me = state.threads.len();
-        let start = move || {
-            HERE.set(Some((self, Some(me))));
-            self.wait_for_baton(me);
+        let fiber = Fiber::new(move || {
             if !self.lock().over {
                 body();
             }
-        };
-        let host = thread::Builder::new().stack_size(256 << 10).spawn(start).expect("the host has no thread left");
+        });
+        let stack = fiber.stack();
+        let mut state = self.lock();
+        let me = state.threads.len();
         state.threads.push(Thread {
             name,
             cpu,
@@ -158,7 +179,9 @@ impl World {
             waits_for: None,
             stop_at: None,
             held: false,
-            host: Some(host),
+            fiber: Some(fiber),
+            next: None,
+            stack,
         });
         me
     }
@@ -166,97 +189,113 @@ impl World {
     /// Perhaps another CPU goes on first. Comes back when it is this thread's turn.
     pub(super) fn let_others_run(&'static self, me: ThreadId) {
         let mut state = self.lock();
-        let next = state.choose(Some(me), self.setup.lies.switch);
-        if next != Some(me) {
-            self.pass(state, next);
+        state.running = state.choose(Some(me), self.setup.lies.switch);
+        let stays = state.running == Some(me);
+        drop(state);
+        if !stays {
             self.wait_for_baton(me);
         }
     }
 
     /// This thread is no CPU's any more, or for now: somebody else goes on.
-    pub(crate) fn give_up_baton(&'static self) {
+    pub fn give_up_baton(&'static self) {
         let mut state = self.lock();
-        let next = state.choose(None, 1);
-        self.pass(state, next);
-    }
-
-    fn pass(&self, mut state: MutexGuard<'_, State>, next: Option<ThreadId>) {
-        state.running = next;
-        match next {
-            Some(thread) => state.threads[thread].host.as_ref().expect("it runs").thread().unpark(),
-            None => self.director.unpark(),
-        }
+        state.running = state.choose(None, 1);
     }
 
     /// Sleeps until it is this thread's turn, or the machine ends.
-    pub(crate) fn wait_for_baton(&self, me: ThreadId) {
+    pub fn wait_for_baton(&self, me: ThreadId) {
         loop {
             let state = self.lock();
-            if state.running == Some(me) || state.over {
+            if state.over {
                 return;
             }
             drop(state);
-            thread::park();
+            fiber::suspend();
+            if self.lock().running == Some(me) {
+                return;
+            }
         }
+    }
+
+    /// Lets a thread go on until it passes the baton.
+    pub(super) fn resume(&self, thread: ThreadId) {
+        let world = super::world();
+        assert!(ptr::eq(world, self), "a machine runs where it was built, and one at a time");
+        let mut fiber = self.lock().threads[thread].fiber.take().expect("it has not ended");
+        HERE.set(Some((world, Some(thread))));
+        let (ended, stack) = fiber.resume();
+        HERE.set(Some((world, None)));
+        let mut state = self.lock();
+        state.threads[thread].stack = stack;
+        state.threads[thread].fiber = (!ended).then_some(fiber);
     }
 
     /// For the director: lets the machine run until nothing can go on.
     ///
     /// # Panics
     /// If the oracle objected, or threads spin for ever though none is held at a point.
-    pub(crate) fn run(&self) {
-        let mut state = self.lock();
-        state.spins = 0;
-        let next = state.choose(None, 1);
-        if next.is_none() {
-            return;
-        }
-        self.pass(state, next);
-        loop {
-            let mut state = self.lock();
-            if let Some(verdict) = state.verdict.take() {
-                drop(state);
-                panic!("{verdict}");
-            }
-            if state.running.is_none() {
-                let free = state.threads.iter().all(|thread| !thread.held);
-                let stuck = (0..state.cores.len()).any(|cpu| state.cores[cpu].current != state.cores[cpu].idle);
-                if free && stuck {
-                    let report = self.report(&state, "nothing goes on: a deadlock");
-                    drop(state);
-                    panic!("{report}");
-                }
-                return;
-            }
-            drop(state);
-            thread::park_timeout(Duration::from_secs(1));
+    pub fn run(&self) {
+        if let Some(report) = self.go() {
+            panic!("{report}");
         }
     }
 
-    /// Ends all threads. The tasks have finished.
-    pub(crate) fn join(&self) {
+    /// As [`World::run`]; tells what went wrong.
+    pub fn go(&self) -> Option<String> {
         let mut state = self.lock();
-        state.over = true;
-        let hosts: Vec<_> = state.threads.iter_mut().filter_map(|thread| thread.host.take()).collect();
+        state.spins = 0;
+        state.running = state.choose(None, 1);
         drop(state);
-        for host in hosts {
-            host.thread().unpark();
-            host.join().expect("threads of the machine never unwind");
+        while let Some(thread) = self.whose_turn() {
+            self.resume(thread);
+        }
+        let mut state = self.lock();
+        state.verdict.take().or_else(|| self.deadlock(&state))
+    }
+
+    /// Nothing goes on. Tells why that is wrong, if it is.
+    pub(super) fn deadlock(&self, state: &State) -> Option<String> {
+        let free = state.threads.iter().all(|thread| !thread.held);
+        let stuck = (0..state.cores.len()).any(|cpu| state.cores[cpu].current != state.cores[cpu].idle);
+        let why = if stuck {
+            "nothing goes on: a deadlock"
+        } else if state.spins > STUCK {
+            "idle CPUs wake for ever and find nothing to do"
+        } else {
+            return None;
+        };
+        free.then(|| self.report(state, why))
+    }
+
+    fn whose_turn(&self) -> Option<ThreadId> {
+        self.lock().running
+    }
+
+    /// Ends all threads. The tasks have finished.
+    pub fn join(&self) {
+        self.lock().over = true;
+        let threads = self.lock().threads.len();
+        for thread in 0..threads {
+            let unfinished = self.lock().threads[thread].fiber.is_some();
+            if unfinished {
+                self.resume(thread);
+            }
         }
     }
 
     /// Makes a thread stop when it next comes to this point.
-    pub(crate) fn stop_at(&self, thread: ThreadId, point: Point) {
+    pub fn stop_at(&self, thread: ThreadId, point: Point) {
         self.lock().threads[thread].stop_at = Some(point);
     }
 
     /// Whether the thread stands at the point it was told to stop at.
-    pub(crate) fn is_held(&self, thread: ThreadId) -> bool {
+    pub fn is_held(&self, thread: ThreadId) -> bool {
         self.lock().threads[thread].held
     }
 
     /// Lets a thread that was stopped go on, at the next [`World::run`].
-    pub(crate) fn go_on(&self, thread: ThreadId) {
+    pub fn go_on(&self, thread: ThreadId) {
         self.lock().threads[thread].held = false;
     }
 
@@ -272,7 +311,7 @@ impl World {
     }
 
     /// This thread, and its CPU with it, stops until the director lets it go on.
-    pub(crate) fn hold(&'static self) {
+    pub fn hold(&'static self) {
         let me = super::this_thread().expect("the director does not hold itself");
         self.lock().threads[me].held = true;
         self.let_others_run(me);
@@ -280,18 +319,18 @@ impl World {
 
     /// The run failed. This thread stops here for ever, with everything it holds; the director
     /// tells.
-    pub(super) fn fail(&self, state: MutexGuard<'_, State>, why: &str) -> ! {
+    pub(super) fn fail(&self, state: Locked<'_>, why: &str) -> ! {
         self.blame(state, why);
         stop_for_ever()
     }
 
-    fn blame(&self, mut state: MutexGuard<'_, State>, why: &str) {
+    fn blame(&self, mut state: Locked<'_>, why: &str) {
         let report = self.report(&state, why);
         state.verdict.get_or_insert(report);
-        self.pass(state, None);
+        state.running = None;
     }
 
-    fn report(&self, state: &State, why: &str) -> String {
+    pub(super) fn report(&self, state: &State, why: &str) -> String {
         let threads: Vec<String> = state.threads.iter().enumerate().map(|(id, t)| describe(id, t)).collect();
         let (seed, config, cpus) = (self.setup.seed, self.setup.config, self.setup.cpus);
         let timeline = state.timeline.print(cpus);
@@ -306,19 +345,19 @@ fn describe(id: ThreadId, thread: &Thread) -> String {
 
 pub(super) fn stop_for_ever() -> ! {
     loop {
-        thread::park();
+        fiber::suspend();
     }
 }
 
 /// A panic in a thread of the machine is a failed run. Unwinding drops handles, and so runs mm code
 /// on a machine that has already gone wrong: the thread stops at its next step ([`World::step`]).
-pub(super) fn catch_panics() {
+pub fn catch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| match HERE.get() {
             Some((world, Some(_))) => match world.state.try_lock() {
-                Ok(state) => world.blame(state, &info.to_string()),
+                Ok(state) => world.blame(Locked::new(state), &info.to_string()),
                 Err(_) => {
                     // The machine itself is wrong, and its lock is held. Past the test harness, which
                     // would swallow the words of a thread it does not know.

@@ -3,24 +3,27 @@
 //! Nothing is ever evicted but by a TLBI, and two entries for one page may stand side by side: the
 //! architecture lets a CPU use either.
 
-use mm::pte::{ENTRIES, LEAF_LEVEL};
-use mm::{Asid, Frame, Op, Page, PageRange, Ttbr};
+use std::hash::{Hash, Hasher};
+
+use crate::pte::{ENTRIES, LEAF_LEVEL};
+use crate::{Asid, Frame, Op, Page, PageRange, Ttbr};
 
 use super::State;
 use super::memory::Memory;
 use super::oracle::MmNumber;
+use super::told;
 
 /// A value of TTBR0, and which use of the root's frame it means.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Loaded {
+#[derive(Clone, Copy, PartialEq, Hash, Debug)]
+pub struct Loaded {
     pub(super) ttbr: Ttbr,
     pub(super) generation: u32,
 }
 
 /// What a walker remembers: at leaf level a TLB entry, above it a walk-cache entry that gives the
 /// table of the next level.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Cached {
+#[derive(Clone, Copy, PartialEq, Hash, Debug)]
+pub struct Cached {
     pub(super) asid: Asid,
     /// A page it was found for. A walk-cache entry serves all pages with the same indices.
     pub(super) page: Page,
@@ -33,8 +36,8 @@ pub(crate) struct Cached {
 }
 
 /// The bits of a valid descriptor.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Bits(pub(super) u64);
+#[derive(Clone, Copy, PartialEq, Hash, Debug)]
+pub struct Bits(pub(super) u64);
 
 impl Bits {
     /// Bit 0: a walk goes on or ends in a page (Arm ARM D8.3).
@@ -44,7 +47,7 @@ impl Bits {
 
     /// Bits 47:12, the next table or the page.
     pub(super) fn frame(self) -> Frame {
-        Frame::containing(mm::PhysAddr(self.0 & 0x0000_ffff_ffff_f000))
+        Frame::containing(crate::PhysAddr(self.0 & 0x0000_ffff_ffff_f000))
     }
 
     /// AP\[2\] clear: stores are allowed.
@@ -108,6 +111,7 @@ fn named(op: Op, operand: u64) -> PageRange {
 }
 
 /// A TLBI that was issued and is not complete.
+#[derive(Hash)]
 struct Issued {
     op: Op,
     asid: Asid,
@@ -134,7 +138,7 @@ impl Issued {
 
 /// One CPU's translation hardware.
 #[derive(Default)]
-pub(crate) struct Cpu {
+pub struct Cpu {
     loaded: Option<Loaded>,
     /// Values that were overwritten without an ISB since: new walks may still use them.
     unsynced: Vec<Loaded>,
@@ -144,9 +148,18 @@ pub(crate) struct Cpu {
     issued: Vec<Issued>,
 }
 
+impl Hash for Cpu {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (self.loaded, &self.unsynced, &self.latched, &self.issued).hash(hasher);
+        // In whatever order they were found.
+        let sum = self.cached.iter().map(told::digest).fold(0_u128, u128::wrapping_add);
+        (self.cached.len(), sum).hash(hasher);
+    }
+}
+
 impl Cpu {
     /// The architectural value of TTBR0.
-    pub(crate) fn ttbr(&self) -> Ttbr {
+    pub fn ttbr(&self) -> Ttbr {
         self.loaded().ttbr
     }
 
@@ -173,7 +186,7 @@ impl Cpu {
     }
 
     /// An exception entry or return: a context synchronisation event, as an ISB is.
-    pub(crate) fn synchronise(&mut self) {
+    pub fn synchronise(&mut self) {
         self.unsynced.clear();
     }
 
@@ -233,6 +246,10 @@ impl State {
         };
         let missing = targets.filter(|&target| self.has_power(target)).collect();
         self.cpus[cpu].issued.push(Issued { op, asid, pages, missing });
+        if self.told.as_mut().is_some_and(|told| std::mem::take(&mut told.lands_early)) {
+            let everybody: Vec<usize> = (0..self.cpus.len()).collect();
+            self.land_all(cpu, &everybody);
+        }
     }
 
     /// The TLBIs that this CPU issued take effect on the targets.
@@ -302,25 +319,37 @@ impl State {
     }
 
     fn walk(&mut self, cpu: usize, loaded: Loaded, page: Page, start: (Frame, u8), levels: usize) {
-        let origin = self.oracle.number_of(loaded.ttbr.root());
-        let (mut table, first) = start;
-        for level in (first..=LEAF_LEVEL).take(levels) {
-            let descriptor = Bits(self.memory.visible(table, index(page, level)));
-            if !descriptor.is_valid() {
-                return;
-            }
-            if !self.memory.has(descriptor.frame()) {
-                let read = format!("{descriptor:x?} in {table:?} at level {level} for {page:?}");
-                self.oracle.report(format!("CPU {cpu}'s walker read {read}, which is no descriptor of ours"));
-                return;
-            }
-            if level == LEAF_LEVEL && !descriptor.accessed() {
-                return;
-            }
-            let generation = self.memory.generation(descriptor.frame());
-            self.cpus[cpu].remember(Cached { asid: loaded.ttbr.asid(), page, level, descriptor, generation, origin });
-            table = descriptor.frame();
+        let (table, level) = start;
+        if level > LEAF_LEVEL || levels == 0 {
+            return;
         }
+        // Whoever decides wants to see all that can be: a store that no DSB covers is seen by one walk and not by another.
+        let all = self.told.is_some();
+        for descriptor in self.memory.seen(table, index(page, level), all) {
+            if let Some(entry) = self.read(cpu, loaded, page, start, Bits(descriptor)) {
+                self.cpus[cpu].remember(entry);
+                self.walk(cpu, loaded, page, (entry.descriptor.frame(), level + 1), levels - 1);
+            }
+        }
+    }
+
+    /// What a walker makes of a descriptor that it read in this table, of this level.
+    fn read(&mut self, cpu: usize, loaded: Loaded, page: Page, from: (Frame, u8), descriptor: Bits) -> Option<Cached> {
+        let (table, level) = from;
+        if !descriptor.is_valid() {
+            return None;
+        }
+        if !self.memory.has(descriptor.frame()) {
+            let read = format!("{descriptor:x?} in {table:?} at level {level} for {page:?}");
+            self.oracle.report(format!("CPU {cpu}'s walker read {read}, which is no descriptor of ours"));
+            return None;
+        }
+        if level == LEAF_LEVEL && !descriptor.accessed() {
+            return None;
+        }
+        let generation = self.memory.generation(descriptor.frame());
+        let origin = self.oracle.number_of(loaded.ttbr.root());
+        Some(Cached { asid: loaded.ttbr.asid(), page, level, descriptor, generation, origin })
     }
 
     /// The entries that a user access to the page may use on this CPU now.

@@ -3,17 +3,19 @@
 //! A CPU without power takes no TLBI, and its TLB comes back with what it held: the architecture
 //! says nothing of what is in it then.
 
-use mm::{Machine, System};
+use crate::{Machine, System};
 
 use super::kernel::enqueue;
 use super::{Event, Lying, State, World, this_thread};
 
 /// What a CPU is up to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Power {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Power {
+    /// It takes part.
     Up,
     /// It is sent no tasks any more, and leaves when it has none.
     Leaving,
+    /// It has no power.
     Off,
     /// It was told to come.
     Coming,
@@ -21,7 +23,7 @@ pub(crate) enum Power {
 
 impl State {
     /// Takes a CPU down if it is up, brings it up if it is off. CPU 0 stays: that is where tasks go.
-    pub(crate) fn toggle_power(&mut self, cpu: usize) {
+    pub fn toggle_power(&mut self, cpu: usize) {
         match self.cores[cpu].power {
             Power::Up if cpu != 0 => {
                 self.cores[cpu].power = Power::Leaving;

@@ -1,21 +1,25 @@
-//! SGIs: delivered late, only where interrupts are on, now and then twice.
+//! SGIs: delivered late, only where interrupts are on, now and then twice; on request some get lost, and who waits asks again.
+
+#![expect(unsafe_code, reason = "a function that others run while its caller waits loses its lifetime on the way")]
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use mm::{CpuId, CpuSet, IpiReason};
+use crate::{CpuId, CpuSet, IpiReason};
 
-use super::{Event, Lying, World, this_thread};
-use mm::Machine;
+use super::{Event, Lying, State, World, this_thread};
+use crate::Machine;
 
 /// A function that CPUs were asked to run.
-pub(crate) struct Call {
+pub(super) struct Call {
     function: &'static (dyn Fn(CpuId) + Sync),
     reason: IpiReason,
     /// How many CPUs have still to run it.
     pending: AtomicUsize,
+    /// CPUs that its SGI did not reach.
+    lost: Mutex<Vec<usize>>,
 }
 
 impl Call {
@@ -23,6 +27,15 @@ impl Call {
     pub(super) fn is_done(&self) -> bool {
         // Acquire: pairs with the Release in `run_one`.
         self.pending.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether somebody has to be asked again.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost().is_empty()
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.lost.lock().expect("no thread unwinds")
     }
 }
 
@@ -41,7 +54,7 @@ pub(super) fn on_cpus(world: &'static World, targets: &CpuSet, reason: IpiReason
     // answered, and this function does not return before all have; nor does it unwind, because a
     // thread of the machine that panics is stopped for ever with its stack (`baton::catch_panics`).
     let function = unsafe { mem::transmute::<&(dyn Fn(CpuId) + Sync), &'static (dyn Fn(CpuId) + Sync)>(f) };
-    let call = Arc::new(Call { function, reason, pending: AtomicUsize::new(targets.count()) });
+    let call = Arc::new(Call { function, reason, pending: AtomicUsize::new(targets.count()), lost: Mutex::default() });
     for target in targets.iter().filter(|target| target.index() != own) {
         world.step(Event::Send(reason, target), |state, _| {
             match reason {
@@ -49,7 +62,11 @@ pub(super) fn on_cpus(world: &'static World, targets: &CpuSet, reason: IpiReason
                 IpiReason::Shoot => state.shoots += 1,
                 IpiReason::Check => state.checks += 1,
             }
-            state.cores[target.index()].inbox.push_back(call.clone());
+            if state.rng.one_in(world.setup.lies.lost) {
+                call.lost().push(target.index());
+            } else {
+                state.cores[target.index()].inbox.push_back(call.clone());
+            }
         });
     }
     if targets.contains(CpuId(own as u16)) {
@@ -59,36 +76,51 @@ pub(super) fn on_cpus(world: &'static World, targets: &CpuSet, reason: IpiReason
     }
     world.lock().threads[me].waits_for = Some(call.clone());
     while !call.is_done() {
-        world.step(Event::Wait, |_, _| ());
+        world.step(Event::Wait, |state, _| {
+            call.lost().drain(..).for_each(|target| state.cores[target].inbox.push_back(call.clone()));
+        });
     }
     world.lock().threads[me].waits_for = None;
     world.lock().senders -= 1;
     drop(pinned);
 }
 
-/// Takes the SGIs that are pending here, if interrupts are on; perhaps only later.
-pub(super) fn take(world: &'static World) {
-    let Some(me) = this_thread() else { return };
-    loop {
-        let mut state = world.lock();
-        let cpu = state.threads[me].cpu;
-        if state.cores[cpu].masked || state.cores[cpu].inbox.is_empty() {
-            return;
+/// Takes an SGI that is pending here, if interrupts are on; perhaps only later. Says whether it did.
+pub(super) fn take_one(world: &'static World) -> bool {
+    let Some(me) = this_thread() else { return false };
+    let mut state = world.lock();
+    let cpu = state.threads[me].cpu;
+    if state.cores[cpu].masked || state.cores[cpu].inbox.is_empty() {
+        return false;
+    }
+    if state.may_be_late(cpu) && state.is_late(world.setup.lies.late_sgi) {
+        return false;
+    }
+    let twice = state.rng.one_in(world.setup.lies.twice);
+    let call = state.cores[cpu].inbox.pop_front().expect("looked above");
+    state.cores[cpu].masked = true;
+    state.cpus[cpu].synchronise();
+    drop(state);
+    world.step(Event::Take(call.reason), |_, _| ());
+    run_one(world, &call, cpu, twice);
+    let mut state = world.lock();
+    state.cpus[cpu].synchronise();
+    state.cores[cpu].masked = false;
+    true
+}
+
+impl State {
+    /// Whether the CPU has anything else to do than take an SGI.
+    pub(super) fn may_be_late(&self, cpu: usize) -> bool {
+        let current = self.cores[cpu].current;
+        self.threads[current].waits_for.is_none() && current != self.cores[cpu].idle
+    }
+
+    fn is_late(&mut self, chance: u32) -> bool {
+        match &mut self.told {
+            Some(told) => !std::mem::take(&mut told.takes_sgi),
+            None => self.rng.one_in(chance),
         }
-        let busy = state.threads[me].waits_for.is_none() && me != state.cores[cpu].idle;
-        if busy && state.rng.one_in(world.setup.lies.late_sgi) {
-            return;
-        }
-        let twice = state.rng.one_in(world.setup.lies.twice);
-        let call = state.cores[cpu].inbox.pop_front().expect("looked above");
-        state.cores[cpu].masked = true;
-        state.cpus[cpu].synchronise();
-        drop(state);
-        world.step(Event::Take(call.reason), |_, _| ());
-        run_one(world, &call, cpu, twice);
-        let mut state = world.lock();
-        state.cpus[cpu].synchronise();
-        state.cores[cpu].masked = false;
     }
 }
 

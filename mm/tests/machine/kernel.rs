@@ -6,20 +6,20 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use mm::{Machine, Mm, MmRef, MmUser, Page, PageRange, Scheme, System};
+use crate::{Machine, Mm, MmRef, MmUser, Page, PageRange, Scheme, System};
 
 use super::baton::{Status, ThreadId};
 use super::hotplug::{self, Power};
 use super::{Event, Lying, State, World, this_thread, world};
 
 /// A user of an address space.
-pub(crate) type User = MmUser<Lying>;
+pub type User = MmUser<Lying>;
 /// A reference to one.
-pub(crate) type Reference = MmRef<Lying>;
+pub type Reference = MmRef<Lying>;
 
 /// Each task's own address space, by thread.
 #[derive(Default)]
-pub(crate) struct Owners(Mutex<Vec<Option<Arc<User>>>>);
+pub struct Owners(Mutex<Vec<Option<Arc<User>>>>);
 
 impl Owners {
     fn get(&self, thread: ThreadId) -> Option<Arc<User>> {
@@ -44,7 +44,7 @@ fn mm_of(owner: Option<&Arc<User>>) -> Option<&Mm<Lying>> {
 }
 
 /// The idle thread of a CPU.
-pub(crate) fn idle() {
+pub fn idle() {
     let mut since = None;
     loop {
         let state = world().lock();
@@ -86,12 +86,7 @@ fn sleep() {
 }
 
 /// A new task in the queue of a CPU.
-pub(crate) fn spawn(
-    world: &'static World,
-    name: &'static str,
-    cpu: usize,
-    body: impl FnOnce() + Send + 'static,
-) -> ThreadId {
+pub fn spawn(world: &'static World, name: &'static str, cpu: usize, body: impl FnOnce() + Send + 'static) -> ThreadId {
     let thread = world.start_thread(name, cpu, || {
         // It starts in the middle of a switch, as every task resumes.
         let pinned = start_pinned();
@@ -146,7 +141,7 @@ fn finish_switch() {
 }
 
 /// Runs the next task of this CPU, idle if there is none. Comes back when this one runs again.
-pub(crate) fn schedule() {
+pub fn schedule() {
     let world = world();
     let me = me();
     let pinned = Lying::pin();
@@ -195,7 +190,7 @@ fn choose(world: &World, me: ThreadId) -> Option<(usize, ThreadId)> {
 }
 
 /// The timer, perhaps: preempts a task that may be preempted, and moves it as a balancer would.
-pub(crate) fn tick() {
+pub fn tick() {
     let Some(me) = this_thread() else { return };
     let world = world();
     wake_reaper_in_time(world);
@@ -235,7 +230,7 @@ pub(super) fn user_tick() {
 }
 
 /// Sleeps until [`wake`].
-pub(crate) fn block() {
+pub fn block() {
     let mut state = world().lock();
     let thread = &mut state.threads[me()];
     if std::mem::take(&mut thread.woken) {
@@ -248,7 +243,7 @@ pub(crate) fn block() {
 }
 
 /// Wakes a task, to run on this CPU.
-pub(crate) fn wake(world: &World, thread: ThreadId, cpu: usize) {
+pub fn wake(world: &World, thread: ThreadId, cpu: usize) {
     let mut state = world.lock();
     match state.threads[thread].status {
         Status::Blocked => {
@@ -261,12 +256,12 @@ pub(crate) fn wake(world: &World, thread: ThreadId, cpu: usize) {
 }
 
 /// Lets the others of this CPU run.
-pub(crate) fn yield_now() {
+pub fn yield_now() {
     schedule();
 }
 
 /// Goes on on another CPU.
-pub(crate) fn migrate(cpu: usize) {
+pub fn migrate(cpu: usize) {
     let mut state = world().lock();
     let me = me();
     if state.threads[me].cpu == cpu {
@@ -288,7 +283,7 @@ fn exit() {
 }
 
 /// A new, empty address space.
-pub(crate) fn create() -> User {
+pub fn create() -> User {
     let user = Mm::<Lying>::create().expect("the machine has frames enough");
     let mut state = world().lock();
     let state = &mut *state;
@@ -298,17 +293,17 @@ pub(crate) fn create() -> User {
 
 /// This task runs in `new` from now on, and gives up what it ran in before (exec; for a kernel
 /// thread, borrowing).
-pub(crate) fn exec(new: User) {
+pub fn exec(new: User) {
     give_up(replace(Some(new)));
 }
 
 /// This task has no address space of its own any more, and gives it up.
-pub(crate) fn exit_mm() {
+pub fn exit_mm() {
     give_up(replace(None));
 }
 
 /// As [`exit_mm`], but keeps the user (a kernel thread gives back what it borrowed).
-pub(crate) fn leave() -> User {
+pub fn leave() -> User {
     replace(None).expect("the task has an address space")
 }
 
@@ -332,7 +327,7 @@ fn give_up(user: Option<User>) {
 }
 
 /// Gives a user back. If it is the last, the mappings go.
-pub(crate) fn put(user: User) {
+pub fn put(user: User) {
     let all = Page::from_number(0)..Page::END;
     let number = begin_change(&user, all.clone());
     drop(user);
@@ -348,7 +343,7 @@ pub(super) fn begin_change(mm: &Mm<Lying>, pages: PageRange) -> usize {
 }
 
 /// The task's own address space, once more.
-pub(crate) fn own() -> Option<User> {
+pub fn own() -> Option<User> {
     world().owners.get(me()).map(|user| User::clone(&user))
 }
 
@@ -358,7 +353,7 @@ pub(super) fn own_borrowed() -> Option<Arc<User>> {
 }
 
 /// Does something with interrupts masked.
-pub(crate) fn masked<T>(what: impl FnOnce() -> T) -> T {
+pub fn masked<T>(what: impl FnOnce() -> T) -> T {
     let masked = Lying::mask_irqs();
     let result = what();
     drop(masked);
@@ -366,12 +361,12 @@ pub(crate) fn masked<T>(what: impl FnOnce() -> T) -> T {
 }
 
 /// The task stops here until the director lets it go on.
-pub(crate) fn stand_still() {
+pub fn stand_still() {
     world().hold();
 }
 
 /// Something was left for the reaper.
-pub(crate) fn wake_reaper() {
+pub fn wake_reaper() {
     let reaper = world().lock().reaper;
     if let Some(reaper) = reaper {
         wake(world(), reaper, 0);
@@ -379,7 +374,7 @@ pub(crate) fn wake_reaper() {
 }
 
 /// The reaper's thread: frees what could not be freed where it died.
-pub(crate) fn reap_until_the_end() {
+pub fn reap_until_the_end() {
     while !world().lock().ending {
         block();
         Lying::system().reap();

@@ -6,18 +6,19 @@
 //! CPU ran since. Frames that nobody looked at as a table are not compared.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Mutex;
 
-use mm::Frame;
-use mm::pte::{Descriptor, ENTRIES, Table};
+use crate::Frame;
+use crate::pte::{Descriptor, ENTRIES, Table};
 
 use super::Rng;
 
 /// The number of the first frame: RAM starts at 1 GiB, as on QEMU's `virt`.
-pub(crate) const BASE: usize = 0x4_0000;
+pub const BASE: usize = 0x4_0000;
 
 /// What the frame allocator fills free frames with, in debug builds. `contract.rs` checks that it does.
-pub(crate) const POISON: u64 = 0xdead_f4ee_dead_f4ee;
+pub const POISON: u64 = 0xdead_f4ee_dead_f4ee;
 
 /// A valid descriptor that leads nowhere: whoever reads it as one has gone wrong.
 const TRAP: u64 = 0x0000_0dea_dead_d003;
@@ -41,6 +42,7 @@ pub(super) fn give_frames_back(frames: &'static [Table]) {
 }
 
 /// A store that walkers do not see yet.
+#[derive(Hash)]
 struct Store {
     /// The CPU that made it, and those that have observed it since: a DSB of any of them covers it.
     cpus: u64,
@@ -58,7 +60,7 @@ struct Watched {
 }
 
 /// All frames.
-pub(crate) struct Memory {
+pub struct Memory {
     frames: &'static [Table],
     /// Counts the uses of each frame.
     generations: Vec<u32>,
@@ -68,6 +70,25 @@ pub(crate) struct Memory {
     looked_at: Vec<usize>,
 }
 
+impl Hash for Memory {
+    /// Beside what the frames hold: what walkers see instead, and what is on its way.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (&self.generations, &self.buffered, &self.looked_at).hash(hasher);
+        for (index, watched) in &self.watched {
+            let table = &self.frames[*index];
+            if watched.stored == watched.visible && (0..ENTRIES).all(|word| watched.stored[word] == table.word(word)) {
+                continue;
+            }
+            for word in 0..ENTRIES {
+                let (stored, visible) = (watched.stored[word], watched.visible[word]);
+                if stored != visible || stored != table.word(word) {
+                    (index, word, stored, visible).hash(hasher);
+                }
+            }
+        }
+    }
+}
+
 impl Memory {
     pub(super) fn new(frames: &'static [Table]) -> Self {
         let generations = vec![0; frames.len()];
@@ -75,7 +96,7 @@ impl Memory {
     }
 
     /// The frame as the CPUs see it, to be changed by the caller.
-    pub(crate) fn table(&mut self, frame: Frame) -> &'static Table {
+    pub fn table(&mut self, frame: Frame) -> &'static Table {
         let index = frame.number() - BASE;
         let table = &self.frames[index];
         if !self.looked_at.contains(&index) {
@@ -89,7 +110,7 @@ impl Memory {
     }
 
     /// The frame as the CPUs see it, not to be changed.
-    pub(crate) fn peek(&self, frame: Frame) -> &'static Table {
+    pub fn peek(&self, frame: Frame) -> &'static Table {
         &self.frames[frame.number() - BASE]
     }
 
@@ -97,6 +118,14 @@ impl Memory {
     pub(super) fn visible(&self, frame: Frame, word: usize) -> u64 {
         let index = frame.number() - BASE;
         self.watched.get(&index).map_or_else(|| self.frames[index].word(word), |watched| watched.visible[word])
+    }
+
+    /// The values that a walk may find in a word: what is visible, and with `all` what waits in store buffers, too.
+    pub(super) fn seen(&self, frame: Frame, word: usize, all: bool) -> Vec<u64> {
+        let index = frame.number() - BASE;
+        let here = |store: &&Store| all && store.frame == index && store.word == word;
+        let waiting = self.buffered.iter().filter(here).map(|store| store.value);
+        std::iter::once(self.visible(frame, word)).chain(waiting).collect()
     }
 
     /// Begins a new use of a frame. Until what is stored there now becomes visible, walkers find
@@ -135,6 +164,11 @@ impl Memory {
         for frame in std::mem::take(&mut self.looked_at) {
             self.compare(cpu, frame);
         }
+    }
+
+    /// The frames that were ever used, as bytes; what walkers see of them is [`Memory::hash`]'s to tell.
+    pub fn touched(&self) -> impl Iterator<Item = &'static Table> {
+        (0..self.frames.len()).filter(|&index| self.generations[index] != 0).map(|index| &self.frames[index])
     }
 
     fn compare(&mut self, cpu: usize, frame: usize) {

@@ -11,202 +11,168 @@
 //! What it cannot show: reordering of the mm layer's own atomics, which are sequentially
 //! consistent here because only one thread runs. Loom and the contract tests answer for those.
 
-pub(crate) mod baton;
-pub(crate) mod director;
-pub(crate) mod hardware;
-pub(crate) mod hotplug;
+pub mod baton;
+pub mod director;
+mod fiber;
+pub mod hardware;
+pub mod hotplug;
+mod interface;
 mod interrupts;
-pub(crate) mod kernel;
-mod lying;
-pub(crate) mod memory;
+pub mod kernel;
+pub mod memory;
 mod oracle;
 mod rng;
+mod setup;
 mod timeline;
-pub(crate) mod user;
+pub mod told;
+pub mod user;
 
 use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use mm::frame::{FrameAllocator, FrameInfo};
-use mm::pte::Table;
-use mm::{Complaint, Config, FlushMode, Frame, Hardware, Scheme, System};
+use crate::frame::{FrameAllocator, FrameInfo};
+use crate::pte::Table;
+use crate::{Complaint, Frame, System};
 
 use baton::{Core, Thread, ThreadId};
 use hardware::Cpu;
-pub(crate) use lying::Lying;
+pub use interface::Lying;
 use memory::Memory;
-pub(crate) use oracle::MmNumber;
+pub use oracle::MmNumber;
 use oracle::Oracle;
-pub(crate) use rng::Rng;
-pub(crate) use timeline::Event;
+pub use rng::Rng;
+pub use setup::{Lies, Setup};
+pub use timeline::Event;
 use timeline::Timeline;
-
-/// What kind of machine, and how badly it behaves.
-#[derive(Clone)]
-pub(crate) struct Setup {
-    pub(crate) cpus: usize,
-    pub(crate) frames: usize,
-    pub(crate) seed: u64,
-    pub(crate) config: Config,
-    pub(crate) hardware: Hardware,
-    pub(crate) lies: Lies,
-    /// How long a step takes, in nanoseconds.
-    pub(crate) step: u64,
-}
-
-/// A clock so slow that nothing the mm layer waits for comes while a scenario lasts.
-const SLOW: u64 = 100;
-/// A clock so fast that all of it does.
-const FAST: u64 = 100_000;
-
-/// The liberties the machine takes. Each is a chance of one in so many; 0 is never.
-#[derive(Clone, Copy)]
-pub(crate) struct Lies {
-    /// Another CPU goes on instead of this one.
-    pub(crate) switch: u32,
-    /// Some walker reads ahead, from some root or cached table it may use, for some page.
-    pub(crate) walk: u32,
-    /// Every walker reads ahead whatever it can.
-    pub(crate) walk_all: u32,
-    /// A TLBI reaches one of its CPUs before the DSB that waits for it.
-    pub(crate) land: u32,
-    /// A table store leaves its CPU's store buffer before a DSB makes it.
-    pub(crate) drain: u32,
-    /// A pending SGI is not taken yet.
-    pub(crate) late_sgi: u32,
-    /// An SGI is taken twice.
-    pub(crate) twice: u32,
-    /// The timer preempts a task.
-    pub(crate) preempt: u32,
-    /// A preempted task goes on on some other CPU.
-    pub(crate) balance: u32,
-}
-
-impl Default for Lies {
-    fn default() -> Self {
-        Self { switch: 2, walk: 2, walk_all: 16, land: 8, drain: 8, late_sgi: 2, twice: 16, preempt: 8, balance: 0 }
-    }
-}
-
-impl Setup {
-    /// A machine of so many CPUs under a scheme, with all its lies.
-    pub(crate) fn new(cpus: usize, scheme: Scheme, seed: u64) -> Self {
-        Self::with(cpus, Config { scheme, ..Config::default() }, seed)
-    }
-
-    /// The same with all its options.
-    pub(crate) fn with(cpus: usize, config: Config, seed: u64) -> Self {
-        let hardware = Hardware::plain(16);
-        Self { cpus, frames: 96, seed, config, hardware, lies: Lies::default(), step: SLOW }
-    }
-
-    /// The same with a way to flush, if that means something with what is chosen already.
-    pub(crate) fn flushing(mut self, [flush, piggyback, retire]: [usize; 3]) -> Self {
-        let flush = [FlushMode::Broadcast, FlushMode::Ipi, FlushMode::Auto][flush];
-        let config = Config { flush, piggyback: piggyback != 0, retire: retire != 0, ..self.config };
-        if config.check().is_ok() {
-            self.config = config;
-        }
-        self
-    }
-
-    /// The same with these words on the command line, and with a clock on which time passes.
-    pub(crate) fn options(mut self, words: &'static str) -> Self {
-        for (option, value) in words.split_whitespace().filter_map(|word| word.split_once('=')) {
-            self.config.set(option, value).expect("a test names valid options");
-        }
-        self.step = FAST;
-        self
-    }
-
-    /// The same, but no time passes.
-    pub(crate) fn slow(mut self) -> Self {
-        self.step = SLOW;
-        self
-    }
-
-    /// The same with so many bits of ASID.
-    pub(crate) fn asid_bits(mut self, bits: u32) -> Self {
-        self.config.asid_bits = Some(bits);
-        self
-    }
-
-    /// The same with `lazy_tlb.debug=1`.
-    pub(crate) fn check(mut self) -> Self {
-        self.config.check = true;
-        self
-    }
-}
+use told::Told;
 
 /// One machine, and the tiny kernel's tables. It is leaked, as the mm layer wants it for ever.
-pub(crate) struct World {
-    pub(crate) setup: Setup,
+pub struct World {
+    /// What it was built from.
+    pub setup: Setup,
     system: OnceLock<System<Lying>>,
     state: Mutex<State>,
     frames: &'static [Table],
-    director: std::thread::Thread,
-    pub(crate) owners: kernel::Owners,
+    /// Each task's own address space.
+    pub owners: kernel::Owners,
+    kept: Mutex<Vec<kernel::User>>,
 }
 
 /// Everything that changes, under one lock that is never contended: one thread runs.
-pub(crate) struct State {
-    pub(crate) rng: Rng,
+pub struct State {
+    /// Chance.
+    pub rng: Rng,
     /// How long a step takes, in nanoseconds.
     step: u64,
-    pub(crate) cpus: Vec<Cpu>,
-    pub(crate) cores: Vec<Core>,
-    pub(crate) threads: Vec<Thread>,
-    pub(crate) memory: Memory,
-    pub(crate) oracle: Oracle,
-    pub(crate) timeline: Timeline,
+    /// Each CPU's translation hardware.
+    pub cpus: Vec<Cpu>,
+    /// What each CPU runs.
+    pub cores: Vec<Core>,
+    /// All threads there ever were.
+    pub threads: Vec<Thread>,
+    /// The frames.
+    pub memory: Memory,
+    /// What must hold.
+    pub oracle: Oracle,
+    /// What happened.
+    pub timeline: Timeline,
     /// Who has the baton: a thread, or the test itself.
-    pub(crate) running: Option<ThreadId>,
+    pub running: Option<ThreadId>,
     /// Steps since anything but spinning happened.
-    pub(crate) spins: u32,
-    pub(crate) verdict: Option<String>,
-    pub(crate) over: bool,
+    pub spins: u32,
+    /// Why the run failed, if it did.
+    pub verdict: Option<String>,
+    /// The machine has ended: so does each thread that goes on.
+    pub over: bool,
     /// Complaints the test provokes on purpose, and those that came.
-    pub(crate) expected: Vec<Complaint>,
-    pub(crate) complaints: Vec<Complaint>,
-    /// SGIs sent, by reason.
-    pub(crate) flushes: u64,
-    pub(crate) shoots: u64,
-    pub(crate) checks: u64,
+    pub expected: Vec<Complaint>,
+    /// The complaints that came.
+    pub complaints: Vec<Complaint>,
+    /// SGIs sent to invalidate.
+    pub flushes: u64,
+    /// SGIs sent to shoot.
+    pub shoots: u64,
+    /// SGIs sent to check.
+    pub checks: u64,
     /// How many wait for answers of other CPUs, or are about to.
-    pub(crate) senders: usize,
+    pub senders: usize,
     /// The thread that frees what could not be freed where it died.
-    pub(crate) reaper: Option<ThreadId>,
+    pub reaper: Option<ThreadId>,
     /// When the reaper is to be woken, if nobody wakes it before.
-    pub(crate) reaper_due: Option<u64>,
+    pub reaper_due: Option<u64>,
     /// The test is done: the reaper ends.
-    pub(crate) ending: bool,
+    pub ending: bool,
+    /// Somebody else decides what happens next ([`told`]); by himself the machine does nothing by chance.
+    told: Option<Told>,
+    /// Time that did not pass by steps, in nanoseconds.
+    waited: u64,
+}
+
+/// The state, locked.
+pub struct Locked<'a>(MutexGuard<'a, State>);
+
+impl<'a> Locked<'a> {
+    fn new(guard: MutexGuard<'a, State>) -> Self {
+        INSIDE.set(true);
+        Self(guard)
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        INSIDE.set(false);
+    }
 }
 
 thread_local! {
+    /// The machine itself is at work, not what runs on it.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
     static HERE: Cell<Option<(&'static World, Option<ThreadId>)>> = const { Cell::new(None) };
 }
 
 /// The machine of this thread.
-pub(crate) fn world() -> &'static World {
+pub fn world() -> &'static World {
     HERE.get().expect("this thread belongs to no machine").0
 }
 
+pub use fiber::STACK_BYTES;
+
+/// Whether what is allocated now is the machine's own.
+pub fn is_inside() -> bool {
+    INSIDE.get()
+}
+
 /// The thread of the machine that this is, or `None` for the test that directs it.
-pub(crate) fn this_thread() -> Option<ThreadId> {
+pub fn this_thread() -> Option<ThreadId> {
     HERE.get().and_then(|(_, thread)| thread)
 }
 
 impl World {
     /// Builds the machine; the calling thread becomes its director.
-    pub(crate) fn new(setup: Setup) -> &'static Self {
+    pub fn new(setup: Setup) -> &'static Self {
         baton::catch_panics();
         let frames = memory::take_frames(setup.frames);
         let world: &'static World = Box::leak(Box::new(World {
             system: OnceLock::new(),
             state: Mutex::new(State::new(&setup, frames)),
             frames,
-            director: std::thread::current(),
             owners: kernel::Owners::default(),
+            kept: Mutex::default(),
             setup,
         }));
         HERE.set(Some((world, None)));
@@ -222,44 +188,61 @@ impl World {
     }
 
     /// Frees the machine's memory for the next one. Only after all its threads have ended.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         HERE.set(None);
         memory::give_frames_back(self.frames);
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("a thread of the machine died with its lock")
+    /// The state, for a look or a change between two steps.
+    pub fn lock(&self) -> Locked<'_> {
+        Locked::new(self.state.lock().expect("a thread of the machine died with its lock"))
     }
 
-    pub(crate) fn system(&self) -> &System<Lying> {
+    /// What the mm layer keeps.
+    pub fn system(&self) -> &System<Lying> {
         self.system.get().expect("the system is being built")
     }
 
     /// One step of this thread: the oracle looks at what this CPU did since its last one, others may
     /// go on, then `effect` happens at once and the machine lies. The director's own calls, before
     /// the CPUs start, are not steps.
-    pub(crate) fn step<T>(&'static self, event: Event, effect: impl FnOnce(&mut State, usize) -> T) -> T {
+    pub fn step<T>(&'static self, event: Event, effect: impl FnOnce(&mut State, usize) -> T) -> T {
         let Some(me) = this_thread() else { return effect(&mut self.lock(), 0) };
         if std::thread::panicking() {
             baton::stop_for_ever();
         }
-        let mut state = self.lock();
-        let cpu = state.threads[me].cpu;
-        state.memory.collect_stores(cpu);
-        if let Err(violation) = oracle::judge(&mut state, self) {
-            self.fail(state, &violation);
-        }
-        drop(state);
+        self.lock().threads[me].next = Some(event);
+        self.look();
         self.let_others_run(me);
-        interrupts::take(self);
+        while interrupts::take_one(self) {
+            self.look();
+            self.let_others_run(me);
+        }
         kernel::tick();
         let mut state = self.lock();
         let cpu = state.threads[me].cpu;
         state.timeline.note(cpu, me, event);
         let result = effect(&mut state, cpu);
-        state.spins = if event.is_idle() { state.spins + 1 } else { 0 };
+        // An idle thread that looks for something to do and goes back to sleep brings nothing forward either.
+        let looks = me == state.cores[cpu].idle && matches!(event, Event::Mask | Event::Unmask);
+        state.spins = if looks || event.is_idle() { state.spins + 1 } else { 0 };
         state.lie(self.setup.lies);
+        let told = state.told.is_some();
+        drop(state);
+        if told {
+            fiber::wipe_below();
+        }
         result
+    }
+
+    /// The oracle looks at everything that the running thread did since its last step.
+    fn look(&self) {
+        let mut state = self.lock();
+        let cpu = state.running.map_or(0, |thread| state.threads[thread].cpu);
+        state.memory.collect_stores(cpu);
+        if let Err(violation) = oracle::judge(&mut state, self) {
+            self.fail(state, &violation);
+        }
     }
 }
 
@@ -287,16 +270,21 @@ impl State {
             reaper: None,
             reaper_due: None,
             ending: false,
+            told: None,
+            waited: 0,
         }
     }
 
     /// The time.
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.timeline.steps() * self.step
+    pub fn now_ns(&self) -> u64 {
+        self.timeline.steps() * self.step + self.waited
     }
 
     /// What the machine does of its own accord after a step.
     fn lie(&mut self, lies: Lies) {
+        if self.told.is_some() {
+            return self.walk_everything();
+        }
         if self.rng.one_in(lies.walk) {
             self.walk_somewhere();
         }
@@ -313,6 +301,6 @@ impl State {
 }
 
 /// The CPU that this thread is on; the director stands on CPU 0.
-pub(crate) fn this_cpu() -> usize {
+pub fn this_cpu() -> usize {
     this_thread().map_or(0, |me| world().lock().threads[me].cpu)
 }

@@ -3,19 +3,22 @@
 //! The names I1 to I16 are those of the project's list of invariants; each is written out where it
 //! is checked.
 
+#![expect(unsafe_code, reason = "it looks at each `Mm` from its making to its free, whatever handles there are")]
+
+use std::hash::{Hash, Hasher};
 use std::ptr;
 
-use mm::pte::LEAF_LEVEL;
-use mm::{Asid, CpuId, CpuSet, FlushMode, Frame, Mm, PageRange, System};
+use crate::pte::LEAF_LEVEL;
+use crate::{Asid, CpuId, CpuSet, FlushMode, Frame, Mm, PageRange, System};
 
 use super::hardware::{Cached, Cpu, Loaded, look_up};
 use super::memory::Memory;
 use super::user::Promised;
 use super::{Lying, State, World};
-use mm::Page;
+use crate::Page;
 
 /// An address space, by order of creation.
-pub(crate) type MmNumber = usize;
+pub type MmNumber = usize;
 
 /// What the oracle knows of one address space.
 struct Record {
@@ -47,7 +50,7 @@ impl Record {
 
 /// What the machine remembers to judge by.
 #[derive(Default)]
-pub(crate) struct Oracle {
+pub struct Oracle {
     records: Vec<Record>,
     /// Pages whose entries are being changed: both what was and what comes may be seen.
     changing: Vec<(MmNumber, PageRange)>,
@@ -57,9 +60,19 @@ pub(crate) struct Oracle {
     looks_away: bool,
 }
 
+impl Hash for Oracle {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        for record in &self.records {
+            (record.freed, record.had_no_users, record.asid, record.holders.words()).hash(hasher);
+            record.promised.hash(hasher);
+        }
+        (&self.changing, &self.pages, &self.reported).hash(hasher);
+    }
+}
+
 impl Oracle {
     /// A new address space is to be watched.
-    pub(crate) fn watch(&mut self, memory: &Memory, mm: &Mm<Lying>) -> MmNumber {
+    pub fn watch(&mut self, memory: &Memory, mm: &Mm<Lying>) -> MmNumber {
         self.records.push(Record {
             address: ptr::from_ref(mm).expose_provenance(),
             root: mm.root(),
@@ -74,7 +87,7 @@ impl Oracle {
     }
 
     /// Walkers may look these pages up, whatever is there.
-    pub(crate) fn attend_to(&mut self, pages: impl Iterator<Item = Page>) {
+    pub fn attend_to(&mut self, pages: impl Iterator<Item = Page>) {
         for page in pages {
             if !self.pages.contains(&page) {
                 self.pages.push(page);
@@ -82,12 +95,12 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn pages(&self) -> Vec<Page> {
+    pub fn pages(&self) -> Vec<Page> {
         self.pages.clone()
     }
 
     /// The living address space with this root.
-    pub(crate) fn number_of(&self, root: Frame) -> Option<MmNumber> {
+    pub fn number_of(&self, root: Frame) -> Option<MmNumber> {
         self.records.iter().position(|record| !record.freed && record.root == root)
     }
 
@@ -97,32 +110,32 @@ impl Oracle {
     }
 
     /// How many address spaces live.
-    pub(crate) fn living(&self) -> usize {
+    pub fn living(&self) -> usize {
         self.records.iter().filter(|record| !record.freed).count()
     }
 
     /// Every living address space.
-    pub(crate) fn each_living(&self, memory: &Memory) -> Vec<&'static Mm<Lying>> {
+    pub fn each_living(&self, memory: &Memory) -> Vec<&'static Mm<Lying>> {
         self.records.iter().filter_map(|record| record.mm(memory)).collect()
     }
 
     /// From now on these entries change, until [`Oracle::changed`].
-    pub(crate) fn change(&mut self, mm: MmNumber, pages: PageRange) {
+    pub fn change(&mut self, mm: MmNumber, pages: PageRange) {
         self.changing.push((mm, pages));
     }
 
     /// The call that changed them has returned: what was there before is gone everywhere.
-    pub(crate) fn changed(&mut self, mm: MmNumber, pages: &PageRange) {
+    pub fn changed(&mut self, mm: MmNumber, pages: &PageRange) {
         let index = self.changing.iter().position(|change| *change == (mm, pages.clone()));
         self.changing.swap_remove(index.expect("a change ends once"));
     }
 
-    pub(crate) fn is_changing(&self, mm: MmNumber, page: Page) -> bool {
+    pub fn is_changing(&self, mm: MmNumber, page: Page) -> bool {
         self.changing.iter().any(|(whose, pages)| *whose == mm && pages.contains(&page))
     }
 
     /// The test breaks the rules on purpose.
-    pub(crate) fn look_away(&mut self) {
+    pub fn look_away(&mut self) {
         self.looks_away = true;
     }
 

@@ -1,14 +1,16 @@
 //! Seeded random numbers: the same seed gives the same run.
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one add and a mix for each number.
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The numbers of this seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6c61_7a75_6c69)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,17 +19,17 @@ impl Rng {
     }
 
     /// A number below `end`, which is not 0.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.draw() % end as u64) as usize
     }
 
     /// True one time in `times`; never if that is 0.
-    pub(crate) fn one_in(&mut self, times: u32) -> bool {
-        times != 0 && self.next().is_multiple_of(u64::from(times))
+    pub fn one_in(&mut self, times: u32) -> bool {
+        times != 0 && self.draw().is_multiple_of(u64::from(times))
     }
 
     /// One of them, or `None` if there is none.
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         if from.is_empty() { None } else { Some(&from[self.below(from.len())]) }
     }
 }

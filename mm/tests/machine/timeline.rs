@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write;
 
-use mm::{CpuId, Frame, IpiReason, Op, Page, Point, Sequence, Ttbr};
+use crate::{CpuId, Frame, IpiReason, Op, Page, Point, Sequence, Ttbr};
 
 use super::baton::ThreadId;
 
@@ -14,7 +14,7 @@ const WIDTH: usize = 34;
 
 /// One step of one CPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Event {
+pub enum Event {
     /// An architectural operation and its operand.
     Op(Op, u64),
     /// A fault-injection point.
@@ -25,8 +25,11 @@ pub(crate) enum Event {
     Idle,
     /// Waits until other CPUs have answered.
     Wait,
+    /// Preemption is turned off.
     Pin,
+    /// Interrupts are masked.
     Mask,
+    /// Interrupts are on again.
     Unmask,
     /// A frame begins a new use.
     Reuse(Frame),
@@ -34,9 +37,11 @@ pub(crate) enum Event {
     Send(IpiReason, CpuId),
     /// Takes an SGI.
     Take(IpiReason),
-    /// The CPU stops being online, loses its power, and is online again.
+    /// The CPU stops being online.
     Offline,
+    /// It loses its power.
     PowerOff,
+    /// It is online again.
     Online,
     /// Another thread runs on this CPU.
     Switch(ThreadId),
@@ -70,7 +75,7 @@ impl Event {
 
 /// The last steps, and the sequences that ran since the test last asked.
 #[derive(Default)]
-pub(crate) struct Timeline {
+pub struct Timeline {
     last: VecDeque<(u64, usize, ThreadId, Event)>,
     steps: u64,
     ran: Vec<(Sequence, u64)>,
@@ -93,11 +98,11 @@ impl Timeline {
     }
 
     /// The sequences that ran to their end since the last call, on whatever CPU, with operands.
-    pub(crate) fn take_ran(&mut self) -> Vec<(Sequence, u64)> {
+    pub fn take_ran(&mut self) -> Vec<(Sequence, u64)> {
         std::mem::take(&mut self.ran)
     }
 
-    pub(crate) fn steps(&self) -> u64 {
+    pub fn steps(&self) -> u64 {
         self.steps
     }
 

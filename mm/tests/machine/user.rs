@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mm::fault::{FaultError, handle_fault};
-use mm::pte::{Access, Protection};
-use mm::region::{Attributes, Sharing};
-use mm::space::Placement;
-use mm::{Mm, Page, PageRange};
+use crate::fault::{FaultError, handle_fault};
+use crate::pte::{Access, Protection};
+use crate::region::{Attributes, Sharing};
+use crate::space::Placement;
+use crate::{Mm, Page, PageRange};
 
 use super::hardware::Bits;
 use super::kernel::{self, User};
@@ -22,7 +22,7 @@ const MOST_FAULTS: u32 = 60;
 
 /// What a program may do with its pages, and what it stored there last; `None` where two threads
 /// raced and either may have won.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Hash)]
 pub(super) struct Promised {
     rights: BTreeMap<Page, Protection>,
     contents: BTreeMap<Page, Option<u64>>,
@@ -38,7 +38,7 @@ impl Promised {
 }
 
 /// Pages `start` to `end` - 1, by number.
-pub(crate) fn pages(start: u64, end: u64) -> PageRange {
+pub fn pages(start: u64, end: u64) -> PageRange {
     Page::from_number(start)..Page::from_number(end)
 }
 
@@ -62,12 +62,12 @@ fn change<T>(mm: &Mm<Lying>, pages: &PageRange, what: impl FnOnce() -> T, promis
 }
 
 /// Maps private zero-filled pages, in place of what is there.
-pub(crate) fn map(mm: &Mm<Lying>, pages: PageRange, protection: Protection) {
+pub fn map(mm: &Mm<Lying>, pages: PageRange, protection: Protection) {
     map_as(mm, pages, Attributes::anonymous(protection));
 }
 
 /// Maps zero-filled pages that children will share. They are there at once, and nobody has used them.
-pub(crate) fn map_shared(mm: &Mm<Lying>, pages: PageRange, protection: Protection) {
+pub fn map_shared(mm: &Mm<Lying>, pages: PageRange, protection: Protection) {
     map_as(mm, pages, Attributes { sharing: Sharing::Shared, ..Attributes::anonymous(protection) });
 }
 
@@ -88,21 +88,21 @@ fn map_as(mm: &Mm<Lying>, pages: PageRange, attributes: Attributes) {
 }
 
 /// Unmaps pages.
-pub(crate) fn unmap(mm: &Mm<Lying>, pages: PageRange) {
+pub fn unmap(mm: &Mm<Lying>, pages: PageRange) {
     let (start, length) = (pages.start.address(), length(&pages));
     let forget = |promised: &mut Promised| promised.rights.retain(|page, _| !pages.contains(page));
     change(mm, &pages, || mm.space().unmap(mm, start, length).expect("nothing refuses it"), forget);
 }
 
 /// Gives mapped pages other rights.
-pub(crate) fn protect(mm: &Mm<Lying>, pages: PageRange, protection: Protection) {
+pub fn protect(mm: &Mm<Lying>, pages: PageRange, protection: Protection) {
     let (start, length) = (pages.start.address(), length(&pages));
     let grant = |promised: &mut Promised| promised.rights.extend(each(&pages).map(|page| (page, protection)));
     change(mm, &pages, || mm.space().protect(mm, start, length, protection).expect("all are mapped"), grant);
 }
 
 /// A copy of an address space, page by page when one of both writes.
-pub(crate) fn fork(mm: &Mm<Lying>) -> User {
+pub fn fork(mm: &Mm<Lying>) -> User {
     let child = kernel::create();
     let all = pages(0, Page::END.number());
     let mut promised = Promised::default();
@@ -118,12 +118,12 @@ pub(crate) fn fork(mm: &Mm<Lying>) -> User {
 }
 
 /// Loads from a page of the running task's own address space.
-pub(crate) fn load(page: Page) -> Result<u64, FaultError> {
+pub fn load(page: Page) -> Result<u64, FaultError> {
     access(page, None)
 }
 
 /// Stores to a page of the running task's own address space.
-pub(crate) fn store(page: Page, value: u64) -> Result<(), FaultError> {
+pub fn store(page: Page, value: u64) -> Result<(), FaultError> {
     access(page, Some(value)).map(drop)
 }
 

@@ -2,8 +2,7 @@
 //!
 //! One test program of several files, so that all of them share one build of the machine.
 
-#[path = "../machine/mod.rs"]
-mod machine;
+use mm::lying as machine;
 
 mod asids;
 mod contract;
@@ -13,5 +12,6 @@ mod hotplug;
 mod lifetimes;
 mod litmus;
 mod modifiers;
+mod program;
 mod random;
 mod schemes;

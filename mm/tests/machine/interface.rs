@@ -1,15 +1,15 @@
 //! The machine, as `mm` sees it: every call is a step.
 
-use mm::pte::Table;
-use mm::{Complaint, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr};
+use crate::pte::Table;
+use crate::{Complaint, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr};
 
 use super::{Event, State, World, interrupts, kernel, this_cpu, this_thread, world};
 
 /// The machine, as `mm` sees it.
-pub(crate) struct Lying;
+pub struct Lying;
 
 /// Preemption is off.
-pub(crate) struct Pinned(());
+pub struct Pinned(());
 
 impl Drop for Pinned {
     fn drop(&mut self) {
@@ -20,7 +20,7 @@ impl Drop for Pinned {
 }
 
 /// Interrupts are masked; restores what was before.
-pub(crate) struct Masked {
+pub struct Masked {
     before: bool,
 }
 

@@ -1,0 +1,224 @@
+//! Memory that can be copied and put back: all that a machine on this thread allocates lies in one region.
+//!
+//! Each thread of the machine allocates from a part of its own, the machine itself from another. So an address depends on
+//! what the thread did before, and not on what others did meanwhile: states that differ in nothing but the order of
+//! independent steps have the same bytes. What is freed is cleared, for the same reason.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ops::Range;
+use std::ptr;
+
+use mm::lying;
+
+/// The machine's own part, the director's, and the threads'.
+const PARTS: usize = 32;
+const PART_BYTES: usize = 8 << 20;
+const STACKS: usize = PARTS - 2;
+const BYTES: usize = PARTS * PART_BYTES + STACKS * lying::STACK_BYTES;
+const ALIGN: usize = 4096;
+/// Before each block: where the one before it ends, and whether this one is in use.
+const HEAD: usize = 16;
+/// Behind each block: where its head is.
+const FOOT: usize = 8;
+
+/// The allocator of this test program: the host's, but for what machines do.
+pub(crate) struct Arena;
+
+thread_local! {
+    static BASE: Cell<usize> = const { Cell::new(0) };
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static TOPS: Cell<[usize; PARTS]> = const { Cell::new([0; PARTS]) };
+    static STACKS_MADE: Cell<usize> = const { Cell::new(0) };
+}
+
+fn layout() -> Layout {
+    Layout::from_size_align(BYTES, ALIGN).expect("a size and an alignment")
+}
+
+/// Gives this thread its region.
+pub(crate) fn prepare() {
+    // SAFETY: the layout has a size.
+    let base = unsafe { System.alloc_zeroed(layout()) };
+    assert!(!base.is_null(), "the host has no memory left");
+    BASE.set(base.expose_provenance());
+}
+
+/// Gives the region back. This thread of the host uses no machine any more.
+///
+/// # Safety
+/// Nobody has a reference to what lies in it.
+pub(crate) unsafe fn give_back() {
+    let base = ptr::with_exposed_provenance_mut(BASE.replace(0));
+    // SAFETY: it came from `prepare`, with this layout.
+    unsafe { System.dealloc(base, layout()) };
+}
+
+/// What `what` allocates lies in the region.
+pub(crate) fn inside<T>(what: impl FnOnce() -> T) -> T {
+    INSIDE.set(true);
+    let result = what();
+    INSIDE.set(false);
+    result
+}
+
+/// The bytes in use of each part but the machine's own.
+pub(crate) fn parts() -> impl Iterator<Item = Range<usize>> {
+    used().skip(1)
+}
+
+fn used() -> impl Iterator<Item = Range<usize>> {
+    let (base, tops) = (BASE.get(), TOPS.get());
+    (0..PARTS).map(move |part| base + part * PART_BYTES..base + part * PART_BYTES + tops[part])
+}
+
+fn this_part() -> usize {
+    match (lying::is_inside(), lying::this_thread()) {
+        (true, _) => 0,
+        (false, None) => 1,
+        (false, Some(thread)) => 2 + thread,
+    }
+}
+
+fn word(address: usize) -> *mut usize {
+    ptr::with_exposed_provenance_mut(address)
+}
+
+// SAFETY: blocks of a part follow one another and never overlap, as `allocate` adds each behind all others; what is not in
+// the region is the host's allocator's.
+unsafe impl GlobalAlloc for Arena {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if INSIDE.get() {
+            allocate(layout)
+        } else {
+            // SAFETY: as our caller promised.
+            unsafe { System.alloc(layout) }
+        }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if INSIDE.get() {
+            // The region is zero where nobody has been yet, and what is freed is cleared.
+            allocate(layout)
+        } else {
+            // SAFETY: as our caller promised.
+            unsafe { System.alloc_zeroed(layout) }
+        }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let base = BASE.get();
+        if base != 0 && (base..base + BYTES).contains(&block.addr()) {
+            free(block.addr(), layout.size());
+        } else {
+            // SAFETY: it is not of the region, so it came from there.
+            unsafe { System.dealloc(block, layout) };
+        }
+    }
+}
+
+fn allocate(layout: Layout) -> *mut u8 {
+    if layout.size() == lying::STACK_BYTES {
+        let number = STACKS_MADE.replace(STACKS_MADE.get() + 1);
+        assert!(number < STACKS, "more threads than the region has stacks for");
+        return ptr::with_exposed_provenance_mut(BASE.get() + PARTS * PART_BYTES + number * lying::STACK_BYTES);
+    }
+    let part = this_part();
+    let start = BASE.get() + part * PART_BYTES;
+    let mut tops = TOPS.get();
+    let before = start + tops[part];
+    let block = (before + HEAD).next_multiple_of(layout.align().max(16));
+    let foot = (block + layout.size()).next_multiple_of(8);
+    tops[part] = foot + FOOT - start;
+    if tops[part] > PART_BYTES {
+        return ptr::null_mut();
+    }
+    // SAFETY: head and foot lie in this part, above all that is in use, and are aligned.
+    unsafe {
+        *word(block - 16) = before;
+        *word(block - 8) = 1;
+        *word(foot) = block;
+    }
+    TOPS.set(tops);
+    ptr::with_exposed_provenance_mut(block)
+}
+
+fn free(block: usize, size: usize) {
+    let base = BASE.get();
+    let part = (block - base) / PART_BYTES;
+    if part >= PARTS {
+        return;
+    }
+    let start = base + part * PART_BYTES;
+    let mut tops = TOPS.get();
+    let mut top = start + tops[part];
+    // SAFETY: it is a block of this part that nobody uses any more; feet and heads are as `allocate` wrote them.
+    unsafe {
+        ptr::write_bytes(word(block).cast::<u8>(), 0, size);
+        *word(block - 8) = 0;
+        while top > start {
+            let last = *word(top - FOOT);
+            if *word(last - 8) != 0 {
+                break;
+            }
+            let before = *word(last - 16);
+            ptr::write_bytes(word(before).cast::<u8>(), 0, top - before);
+            top = before;
+        }
+    }
+    tops[part] = top - start;
+    TOPS.set(tops);
+}
+
+/// A copy of everything.
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    tops: [usize; PARTS],
+    stacks: usize,
+    places: Vec<Range<usize>>,
+    bytes: Vec<u8>,
+}
+
+impl Snapshot {
+    /// Copies the region's bytes in use, and those of the stacks.
+    pub(crate) fn take(&mut self, stacks: impl Iterator<Item = Range<usize>>) {
+        self.tops = TOPS.get();
+        self.stacks = STACKS_MADE.get();
+        self.places.clear();
+        self.places.extend(used().chain(stacks).filter(|place| !place.is_empty()));
+        self.bytes.clear();
+        for place in &self.places {
+            // SAFETY: the places lie in the region, and nobody runs who would write there.
+            self.bytes.extend_from_slice(unsafe { bytes(place) });
+        }
+    }
+
+    /// Puts everything back.
+    pub(crate) fn put_back(&self) {
+        let now = TOPS.get();
+        for (part, &top) in now.iter().enumerate().filter(|(part, top)| **top > self.tops[*part]) {
+            let start = BASE.get() + part * PART_BYTES;
+            // SAFETY: what was allocated since lies there, and is forgotten.
+            unsafe { ptr::write_bytes(word(start + self.tops[part]).cast::<u8>(), 0, top - self.tops[part]) };
+        }
+        TOPS.set(self.tops);
+        STACKS_MADE.set(self.stacks);
+        let mut from = 0;
+        for place in &self.places {
+            let source = &self.bytes[from..from + place.len()];
+            // SAFETY: the bytes came from there, and nobody looks at them while they change: all fibers are suspended, and
+            // the explorer keeps no reference to what lies in the region.
+            unsafe { ptr::copy_nonoverlapping(source.as_ptr(), word(place.start).cast::<u8>(), place.len()) };
+            from += place.len();
+        }
+    }
+}
+
+/// Bytes of the region.
+///
+/// # Safety
+/// They lie in it, and are not written to while the slice lives.
+pub(crate) unsafe fn bytes<'a>(place: &Range<usize>) -> &'a [u8] {
+    // SAFETY: as our caller promised.
+    unsafe { std::slice::from_raw_parts(ptr::with_exposed_provenance(place.start), place.len()) }
+}
