@@ -7,8 +7,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use mm::frame::FrameAllocator;
 use mm::pte::Table;
 use mm::{
-    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Departure, Entry, Frame, IpiReason, Machine, Point, Sequence,
-    System, Ttbr,
+    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Departure, Entry, Frame, IpiReason, Machine, PAGE_SIZE, PhysAddr,
+    Point, Sequence, System, Ttbr,
 };
 
 use crate::arch::{cpu, jumps, mmu, page, timer, tlbi};
@@ -136,6 +136,13 @@ impl Machine for Kernel {
     fn fill_frame(frame: Frame, source: &[u8]) {
         // SAFETY: as for `zero_frame`.
         unsafe { page::fill(mapped(frame), source) }
+    }
+
+    fn frame_of(page: &'static [u8]) -> Option<Frame> {
+        let address = page.as_ptr().addr() as u64;
+        let frame = Frame::containing(PhysAddr(mmu::virt_to_phys(address)));
+        // Frames of the kernel's own image, which no program may have, have no references.
+        (address.is_multiple_of(PAGE_SIZE) && Self::system().frames.references(frame) != 0).then_some(frame)
     }
 
     fn sync_instructions(frame: Frame) {

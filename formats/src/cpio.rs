@@ -109,8 +109,9 @@ fn read_member(archive: &[u8], at: usize) -> Result<(Entry<'_>, usize), CpioErro
     let data_end = data_start + size as usize;
     let name = rest.get(HEADER..name_end).ok_or(CpioError::Truncated(at))?;
     let data = rest.get(data_start..data_end).ok_or(CpioError::Truncated(at))?;
-    let name = match name {
-        [name @ .., 0] if !name.is_empty() && !name.contains(&0) => name,
+    // More zeroes than one are padding, with which an archiver puts the contents at the start of a page.
+    let name = match name.iter().position(|&byte| byte == 0) {
+        Some(end @ 1..) if name[end..].iter().all(|&byte| byte == 0) => &name[..end],
         _ => return Err(CpioError::BadName(at)),
     };
     let entry = Entry { identity: (inode, major, minor), mode, links, modified, name, data };

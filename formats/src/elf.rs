@@ -189,11 +189,16 @@ fn segment<'a>(file: &'a [u8], header: &ProgramHeader, base: u64) -> Result<Segm
     }
     let before = address % PAGE_SIZE;
     let has_contents = header.p_filesz > 0;
+    // Where nothing must read as zero and nobody writes, the file goes on to the end of the last page, as in Linux: then
+    // that page, too, can be mapped where it lies.
+    let goes_on = header.p_flags & abi::PF_W == 0 && header.p_filesz == header.p_memsz;
+    let file_end = header.p_offset + header.p_filesz;
+    let file_end = if goes_on { file_end.next_multiple_of(PAGE_SIZE).min(file.len() as u64) } else { file_end };
     Ok(Segment {
         start: address - before,
         end: end.next_multiple_of(PAGE_SIZE),
         file_start: if has_contents { (header.p_offset - before) as usize } else { 0 },
-        file_end: if has_contents { (header.p_offset + header.p_filesz) as usize } else { 0 },
+        file_end: if has_contents { file_end as usize } else { 0 },
         protection: Protection {
             read: header.p_flags & abi::PF_R != 0,
             write: header.p_flags & abi::PF_W != 0,

@@ -1,7 +1,7 @@
 //! Page faults: a page appears, or is marked as used, when it is first used, and is copied when it
 //! is first written.
 
-use crate::addr::{Frame, Page};
+use crate::addr::{Frame, PAGE_SIZE, Page};
 use crate::flush::refresh;
 use crate::machine::Machine;
 use crate::mm::Mm;
@@ -87,9 +87,26 @@ impl<M: Machine> Space<M> {
 
 /// Gives an unmapped page a frame with what its region says it holds. The caller publishes it.
 fn provide<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<Frame, OutOfMemory> {
+    let protection = region.attributes.protection;
+    if let Some(frame) = lend::<M>(region, page) {
+        enter(region, page, leaf, Descriptor::page(frame, protection).as_copy_on_write());
+        return Ok(frame);
+    }
     let frame = fill::<M>(region, page)?;
-    enter(region, page, leaf, Descriptor::page(frame, region.attributes.protection));
+    enter(region, page, leaf, Descriptor::page(frame, protection));
     Ok(frame)
+}
+
+/// The image's own frame, where it holds the page and the program may not write to it: all who run from the image have
+/// that one in common. Should one of them gain the right to write, its first write makes a copy.
+fn lend<M: Machine>(region: &Region, page: Page) -> Option<Frame> {
+    let bytes = region.image_of(page);
+    if region.attributes.protection.write || bytes.len() < PAGE_SIZE as usize {
+        return None;
+    }
+    let frame = M::frame_of(bytes)?;
+    M::system().frames.get(frame);
+    Some(frame)
 }
 
 /// The same ahead of the first access: until then no TLB holds the entry, and taking it away again

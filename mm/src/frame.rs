@@ -96,6 +96,19 @@ impl<M: Machine> FrameAllocator<M> {
         Some(frame)
     }
 
+    /// Lets page tables name these frames, which hold what never changes and are not among the free ones: each has
+    /// one reference for good.
+    ///
+    /// # Panics
+    /// If a frame has no metadata, or is in use.
+    pub fn keep(&self, frames: Range<usize>) {
+        for frame in frames.map(Frame::from_number) {
+            // Relaxed: before the first page table that names it.
+            let before = self.info_of(frame).map(|info| info.word.swap(1, Ordering::Relaxed));
+            assert_eq!(before, Some(0), "{frame:?} cannot be kept");
+        }
+    }
+
     /// Adds a reference to a data frame.
     ///
     /// # Panics
@@ -292,6 +305,25 @@ mod tests {
         assert_eq!((frames.is_shared(frame), frames.free()), (false, 0));
         frames.put(frame);
         assert_eq!((frames.references(frame), frames.free()), (0, 1));
+    }
+
+    #[test]
+    fn a_kept_frame_is_shared_and_never_free() {
+        let frames = frames(4, 2..4);
+        frames.keep(BASE..BASE + 2);
+        let kept = numbered(1);
+        frames.get(kept);
+        assert!(frames.is_shared(kept), "with nobody who could write to it");
+        frames.put(kept);
+        assert_eq!((frames.references(kept), frames.free()), (1, 2));
+    }
+
+    #[test]
+    #[should_panic(expected = "cannot be kept")]
+    fn a_frame_in_use_is_not_kept() {
+        let frames = frames(2, 0..2);
+        let frame = frames.alloc().unwrap().number();
+        frames.keep(frame..frame + 1);
     }
 
     #[test]

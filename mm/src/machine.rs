@@ -209,6 +209,13 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// Copies bytes to the start of a frame and zeroes the rest.
     fn fill_frame(frame: Frame, bytes: &[u8]);
 
+    /// The frame that these bytes, a page of an image, are, if they lie in one that was given to
+    /// [`FrameAllocator::keep`](crate::frame::FrameAllocator::keep). It is then mapped as it is, and not copied.
+    fn frame_of(page: &'static [u8]) -> Option<Frame> {
+        let _ = page;
+        None
+    }
+
     /// The CPU wrote instructions into this frame: make them visible to every instruction fetch.
     fn sync_instructions(frame: Frame);
 

@@ -6,6 +6,8 @@ use alloc::sync::Arc;
 use formats::cpio::{self, CpioError, Entry};
 use linux_raw_sys::general as linux;
 
+use mm::{Machine, PAGE_SIZE};
+
 use crate::arch::boot::{BootInfo, Bundle};
 use crate::arch::mmu;
 use crate::errno::Errno;
@@ -14,6 +16,7 @@ use crate::fs::node::{Content, Node};
 use crate::fs::path::{self, Start};
 use crate::fs::proc::Report;
 use crate::fs::sys;
+use crate::machine::Kernel;
 use crate::start::refuse;
 use crate::{memory, platform};
 
@@ -48,6 +51,7 @@ pub fn mount(archive: &'static [u8]) -> Result<(), CpioError> {
             links.insert(entry.identity, (entry.data, None));
         }
     }
+    keep_frames(archive);
     path::set_root(root.clone());
     let start = Start { directory: root, executable: None };
     for entry in cpio::entries(archive) {
@@ -55,6 +59,14 @@ pub fn mount(archive: &'static [u8]) -> Result<(), CpioError> {
     }
     add_own_files(&start.directory);
     Ok(())
+}
+
+/// Lets page tables name the frames that the archive fills: programs run from where they lie. What shares a frame with
+/// something else is copied.
+fn keep_frames(archive: &'static [u8]) {
+    let start = mmu::virt_to_phys(archive.as_ptr().addr() as u64);
+    let end = start + archive.len() as u64;
+    Kernel::system().frames.keep(start.div_ceil(PAGE_SIZE) as usize..(end / PAGE_SIZE) as usize);
 }
 
 /// Adds one member. As in Linux, a member that does not fit (its directory is missing, its type

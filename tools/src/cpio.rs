@@ -13,6 +13,12 @@ const DIRECTORY: u32 = 0o040_755;
 const SYMLINK: u32 = 0o120_777;
 const FILE: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
+/// The bytes of a member's header.
+const HEADER: usize = 110;
+/// What larger files are aligned to.
+const PAGE: usize = 4096;
+/// The most bytes of a name, its zero included, that Linux reads (init/initramfs.c).
+const PATH_MAX: usize = 4096;
 /// The name that ends every cpio archive.
 const TRAILER: &str = "TRAILER!!!";
 
@@ -92,7 +98,8 @@ impl Archive {
 
 fn push_entry(out: &mut Vec<u8>, inode: usize, path: &str, mode: u32, data: &[u8]) {
     let links = if mode == DIRECTORY { 2 } else { 1 };
-    let (name_size, size) = (path.len() + 1, data.len());
+    let name_size = name_size(out.len(), path, data.len());
+    let (data_at, size) = ((out.len() + HEADER + name_size).next_multiple_of(4), data.len());
     // inode mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
     let header = format!(
         "070701{inode:08x}{mode:08x}{0:08x}{0:08x}{links:08x}{0:08x}{size:08x}{0:08x}{0:08x}{0:08x}{0:08x}{name_size:08x}{0:08x}",
@@ -100,10 +107,18 @@ fn push_entry(out: &mut Vec<u8>, inode: usize, path: &str, mode: u32, data: &[u8
     );
     out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(path.as_bytes());
-    out.push(0);
-    out.resize(out.len().next_multiple_of(4), 0);
+    out.resize(data_at, 0);
     out.extend_from_slice(data);
     out.resize(out.len().next_multiple_of(4), 0);
+}
+
+/// The bytes of a member's name, its zero included. A file of a page or more gets more zeroes, as many as it takes to let its
+/// contents begin on a page: there a kernel can map them where they lie. Readers take a name to its first zero; Linux
+/// refuses one longer than a path may be.
+fn name_size(start: usize, path: &str, size: usize) -> usize {
+    let (end, plain) = (start + HEADER + path.len() + 1, path.len() + 1);
+    let padded = plain + end.next_multiple_of(PAGE) - end;
+    if size >= PAGE && padded <= PATH_MAX { padded } else { plain }
 }
 
 #[cfg(test)]
@@ -120,7 +135,11 @@ mod tests {
                 u32::from_str_radix(text, 16).unwrap()
             };
             let (mode, size, name_size) = (field(1), field(6) as usize, field(11) as usize);
-            let name = std::str::from_utf8(&archive[110..110 + name_size - 1]).unwrap().to_owned();
+            let name = std::str::from_utf8(&archive[110..110 + name_size]).unwrap().trim_end_matches('\0').to_owned();
+            assert!(
+                name.len() < name_size && name_size <= 4096,
+                "{name}: a zero ends it, and it is no longer than a path"
+            );
             if name == "TRAILER!!!" {
                 return entries;
             }
@@ -150,6 +169,26 @@ mod tests {
             ("etc/link", 0o120777, b"../bin/a"),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_file_of_a_page_or_more_begins_on_a_page() {
+        let mut archive = sample();
+        let large: Vec<_> = (0..9u8).map(|n| vec![0x80 | n; 4096 + usize::from(n) * 1000]).collect();
+        for (n, data) in large.iter().enumerate() {
+            archive.insert(&format!("large/{n}"), FILE, data.clone());
+        }
+        let bytes = archive.bytes();
+        for data in &large {
+            let at = bytes.windows(data.len()).position(|window| window == data).unwrap();
+            assert_eq!(at % 4096, 0);
+        }
+        let read_back = read(&bytes).into_iter().filter(|(name, ..)| name.starts_with("large/"));
+        assert_eq!(read_back.map(|(.., data)| data).collect::<Vec<_>>(), large);
+        let start = PAGE - HEADER - 6;
+        assert_eq!(name_size(start, "a", PAGE), 6);
+        assert_eq!(name_size(start, "a", PAGE - 1), 2, "too small to matter");
+        assert_eq!(name_size(start, "longer", PAGE), 7, "it would become longer than a path");
     }
 
     #[test]

@@ -17,6 +17,8 @@ use under_test::{
 
 /// The number of the first frame: not 0, so that a mix-up of number and index shows.
 pub const BASE: usize = 0x40_000;
+/// Behind those that can be handed out: room for an image.
+const IMAGE_FRAMES: usize = 4;
 
 /// One thing that was asked of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +34,7 @@ std::thread_local! {
     static SYSTEM: Cell<Option<&'static System<Fake>>> = const { Cell::new(None) };
     static LOG: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
     static RUNNING: Cell<u64> = const { Cell::new(0) };
+    static IMAGE: Cell<(&'static [u8], usize)> = const { Cell::new((&[], 0)) };
 }
 
 /// The machine of this thread.
@@ -45,8 +48,8 @@ impl Fake {
 
     /// Gives this thread a new machine with so many free frames.
     pub fn start(frames: usize) -> &'static System<Self> {
-        let frames =
-            FrameAllocator::new(Frame::from_number(BASE), Self::info(frames), core::iter::once(BASE..BASE + frames));
+        let info = Self::info(frames + IMAGE_FRAMES);
+        let frames = FrameAllocator::new(Frame::from_number(BASE), info, core::iter::once(BASE..BASE + frames));
         // Eager: an `Mm` that no task owns is never loaded, so the last user frees it.
         let config = Config { scheme: Scheme::Eager, ..Config::default() };
         let system = System::new(config, 1, Hardware::plain(8), frames).expect("eight bits serve one CPU");
@@ -54,6 +57,17 @@ impl Fake {
         SYSTEM.set(Some(system));
         LOG.take();
         system
+    }
+
+    /// Puts an image into memory, whose whole pages can be mapped where they lie; gives the first frame.
+    pub fn keep(image: &'static [u8]) -> Frame {
+        let frames = &Self::system().frames;
+        let first = BASE + frames.total();
+        let pages = image.chunks_exact(4096);
+        frames.keep(first..first + pages.len());
+        pages.zip(first..).for_each(|(page, number)| Self::fill_frame(Frame::from_number(number), page));
+        IMAGE.set((image, first));
+        Frame::from_number(first)
     }
 
     /// What was asked of the machine since the last call.
@@ -140,6 +154,12 @@ impl Machine for Fake {
             word[..count].copy_from_slice(&rest[..count]);
             Self::table(frame).set_word(index, u64::from_le_bytes(word));
         }
+    }
+
+    fn frame_of(page: &'static [u8]) -> Option<Frame> {
+        let (image, first) = IMAGE.get();
+        let at = image.chunks_exact(4096).position(|kept| core::ptr::eq(kept, page))?;
+        Some(Frame::from_number(first + at))
     }
 
     fn sync_instructions(frame: Frame) {

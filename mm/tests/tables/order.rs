@@ -4,7 +4,7 @@ use mm::fault::handle_fault;
 use mm::pte::{Access, Protection};
 use mm::region::{Attributes, Backing, Sharing};
 use mm::space::{CEILING, LOWEST, MapError, Placement};
-use mm::{Machine, Mm, MmUser, Page, Sequence, System};
+use mm::{Frame, Machine, Mm, MmUser, Page, Sequence, System};
 
 use crate::fake::{Event, Fake};
 use crate::walker::translate;
@@ -280,6 +280,37 @@ fn an_image_is_read_on_demand_and_code_is_synchronised() {
     assert!(Fake::log().ends_with(&expected), "synchronised, and only then mapped");
     let end = HERE + 5000 / 8 * 8;
     assert_eq!((word(&program.mm, end - 8), word(&program.mm, end)), (Some(0x0303_0303_0303_0303), Some(0)));
+}
+
+/// Whoever runs from an image has its own frames, and nobody can change them.
+#[test]
+fn an_image_is_mapped_where_it_lies_and_copied_by_who_writes() {
+    static BYTES: [u8; 3 * 4096 + 8] = [3; 3 * 4096 + 8];
+    let program = Running::start(50);
+    let kept = Fake::keep(&BYTES);
+    let backing = Backing::Image { bytes: &BYTES, offset: 4096 };
+    let attributes = |protection| Attributes { backing, ..Attributes::anonymous(protection) };
+    program.map_as(HERE, 3, attributes(Protection::READ_EXECUTE));
+    let frame_at = |mm: &Mm<Fake>, address| translate(mm.root(), Page::containing(address).unwrap(), Access::Read);
+    program.touch(HERE + PAGE, Access::Execute);
+    let free = program.system.frames.free();
+    program.touch(HERE, Access::Read);
+    assert_eq!(program.system.frames.free(), free, "nothing is copied");
+    assert_eq!(frame_at(&program.mm, HERE), Some(Frame::from_number(kept.number() + 1)));
+    program.touch(HERE + 2 * PAGE, Access::Read);
+    assert_eq!(program.system.frames.free(), free - 1, "the image ends in this page: zeroes follow");
+    let child = program.fork();
+    program.protect(HERE, 1, Protection::READ_WRITE);
+    program.touch(HERE, Access::Write);
+    Fake::table(frame_at(&program.mm, HERE).unwrap()).set_word(0, 9);
+    assert_eq!([word(&program.mm, HERE), word(&child, HERE)], [9, 0x0303_0303_0303_0303].map(Some));
+    program.map_as(HERE + LEAF_SPAN, 1, attributes(Protection::READ_WRITE));
+    program.touch(HERE + LEAF_SPAN, Access::Read);
+    Fake::table(frame_at(&program.mm, HERE + LEAF_SPAN).unwrap()).set_word(0, 9);
+    drop(child);
+    program.unmap(HERE, 3);
+    assert_eq!(Fake::table(Frame::from_number(kept.number() + 1)).word(0), 0x0303_0303_0303_0303);
+    assert_eq!(program.system.frames.references(kept), 1, "the image stays");
 }
 
 #[test]
