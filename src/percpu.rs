@@ -10,6 +10,7 @@ use spin::once::Once;
 
 use crate::arch::stack::KernelStack;
 use crate::drivers::interrupt;
+use crate::platform::{Cpu, Enable};
 use crate::sync::Relax;
 use crate::{ipi, machine, sched, trace};
 
@@ -20,6 +21,8 @@ use crate::{ipi, machine, sched, trace};
 pub struct PerCpu {
     /// The affinity fields of its MPIDR_EL1.
     pub mpidr: u64,
+    /// How it is started, where it is not the boot CPU.
+    pub enable: Enable,
     /// Where its first stack ends: what it starts on, and then idles on.
     pub stack_top: u64,
     /// Where the stack ends on which the overflow of any other is reported.
@@ -47,9 +50,10 @@ pub struct PerCpu {
 }
 
 impl PerCpu {
-    fn new(id: usize, mpidr: u64, stack_top: u64, overflow_stack_top: u64) -> Self {
+    fn new(id: usize, description: Cpu, stack_top: u64, overflow_stack_top: u64) -> Self {
         Self {
-            mpidr,
+            mpidr: description.mpidr,
+            enable: description.enable,
             stack_top,
             overflow_stack_top,
             id,
@@ -84,23 +88,24 @@ static BOOT_ENTRY: AtomicPtr<PerCpu> = AtomicPtr::new(ptr::null_mut());
 ///
 /// Until it has a guarded stack, an overflow is reported on the boot stack itself.
 pub(crate) fn init_boot_cpu(mpidr: u64, boot_stack_top: u64) {
-    let area = BOOT_AREA.call_once(|| PerCpu::new(0, mpidr, boot_stack_top, boot_stack_top));
+    let running = Cpu { mpidr, enable: Enable::None };
+    let area = BOOT_AREA.call_once(|| PerCpu::new(0, running, boot_stack_top, boot_stack_top));
     // Relaxed: starting another CPU orders these stores before anything that CPU does.
     BOOT_ENTRY.store(ptr::from_ref(area).cast_mut(), Ordering::Relaxed);
     TABLE.count.store(1, Ordering::Relaxed);
     install(area);
 }
 
-/// Makes an area for each other CPU: those of `affinities` that are not this one's.
+/// Makes an area for each of these CPUs but the running one.
 ///
 /// # Panics
 ///
 /// If there is no memory for their stacks.
-pub(crate) fn init_others(affinities: impl Iterator<Item = u64>) {
+pub(crate) fn init_others(cpus: impl Iterator<Item = Cpu>) {
     let boot = this();
     let mut areas = Vec::from([AtomicPtr::new(ptr::from_ref(boot).cast_mut())]);
-    for mpidr in affinities.filter(|&mpidr| mpidr != boot.mpidr) {
-        let area = PerCpu::new(areas.len(), mpidr, permanent_stack(), permanent_stack());
+    for cpu in cpus.filter(|cpu| cpu.mpidr != boot.mpidr) {
+        let area = PerCpu::new(areas.len(), cpu, permanent_stack(), permanent_stack());
         areas.push(AtomicPtr::new(Box::leak(Box::new(area))));
     }
     let areas = areas.leak();

@@ -11,8 +11,7 @@ use crate::arch::{boot, timer, tlbi};
 use crate::drivers::{gic, power};
 pub use crate::ipi::online;
 use crate::machine::Kernel;
-use crate::percpu::PerCpu;
-use crate::platform::{self, Enable};
+use crate::platform::Enable;
 use crate::{hotplug, ipi, percpu, println, sched, start, sync, watchdog};
 
 /// How long a CPU may take from its start to its first sign of life, and from its last to its end.
@@ -54,12 +53,6 @@ pub fn start_secondaries() {
     }
 }
 
-/// How the device tree says that a CPU is started.
-fn method(area: &PerCpu) -> Enable {
-    let description = platform::get().cpus().find(|description| description.mpidr == area.mpidr);
-    description.map_or(Enable::None, |description| description.enable)
-}
-
 /// Starts a CPU and waits until it is online. One caller at a time.
 ///
 /// # Errors
@@ -71,7 +64,7 @@ pub fn start(cpu: usize) -> Result<(), Failure> {
     let is_parked = area.parked.load(Ordering::Acquire);
     // Release: pairs with the Acquire in `secondary_main` and `park`; what this CPU has set up is visible there.
     AWAITED.store(cpu, Ordering::Release);
-    match method(area) {
+    match area.enable {
         _ if is_parked => wake_parked(),
         Enable::None => return Err(Failure::NoMethod),
         Enable::Psci(conduit) => power::cpu_on(conduit, area.mpidr, entry, 0).map_err(Failure::Firmware)?,
@@ -136,7 +129,7 @@ pub fn secondary_main() -> ! {
 pub fn stop() -> ! {
     timer::stop_cpu();
     watchdog::stop_cpu();
-    if let Enable::Psci(conduit) = method(percpu::this()) {
+    if let Enable::Psci(conduit) = percpu::this().enable {
         power::cpu_off(conduit);
     }
     park()
@@ -148,7 +141,7 @@ pub fn stop() -> ! {
 /// If it does not end.
 pub fn wait_for_stop(cpu: usize) -> Result<(), Failure> {
     let area = percpu::of(cpu);
-    let is_off = || match method(area) {
+    let is_off = || match area.enable {
         Enable::Psci(conduit) => power::is_off(conduit, area.mpidr),
         _ => false,
     };

@@ -42,7 +42,7 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     if cmdline::get("frames").is_some() {
         console::begin_frames();
     }
-    percpu::init_others(platform.cpus().map(|cpu| cpu.mpidr));
+    percpu::init_others(platform.cpus());
     trace::init();
     let frames = memory::frame_allocator(&platform.ram);
     let config = mm_config();
