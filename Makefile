@@ -39,7 +39,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace test test-all test-hw mutations mutants proof worlds loom miri overnight litmus image card flash netboot chainload debug lint bench matrix bars choice clean
+.PHONY: help setup firmware build run trace test test-all scale test-hw mutations mutants proof worlds loom miri overnight litmus image card flash netboot chainload debug lint bench matrix bars choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -103,6 +103,9 @@ test: build ## Run all tests, on target in a pairwise choice of machines; with B
 	  --hello $(PROGRAMS)/hello --firmware target/$(TARGET)/release/firmware \
 	  --chainload target/$(TARGET)/release/chainload $(SERIAL:%=--serial %) \
 	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
+
+scale: build ## Run the lazy TLB tests on 64 CPUs and every workload on 512, in a minute; with CELL= one boot
+	$(Q)$(LAZULI) scale --kernel $(KERNEL) --initrd build/initramfs.cpio $(CELL:%=--cell %)
 
 test-all: ## Run all tests on every number of CPUs, interrupt controller and scheme, and the short matrix
 	$(Q)$(MAKE) --no-print-directory test FULL=--full

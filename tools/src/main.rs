@@ -30,6 +30,7 @@ mod qemu;
 mod recorded;
 mod report;
 mod results;
+mod scale;
 mod scenario;
 mod serial;
 mod standin;
@@ -85,6 +86,8 @@ enum Tool {
     Trace(trace::Options),
     /// Break the mm layer in every way that cargo-mutants knows, and see which test notices
     Mutants(mutants::Options),
+    /// Boot the lazy-TLB tests on 64 CPUs, and every workload once on 512, against the clock
+    Scale(scale::Options),
     /// Boot every test on a matrix of machines
     Test(test::Options),
     /// Write an initramfs
@@ -179,6 +182,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Litmus(options) => return litmus::run(&options).map(from),
         Tool::Trace(options) => return trace::run(options).map(from),
         Tool::Mutants(options) => return mutants::run(&options).map(from),
+        Tool::Scale(options) => return scale::run(&options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
         Tool::Cpio { out, files } => {
             let mut archive = cpio::Archive::default();

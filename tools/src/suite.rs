@@ -186,6 +186,18 @@ pub(crate) fn pairwise_cells(suites: &[Suite]) -> Vec<Cell> {
     cells
 }
 
+/// The boots that differ in the scheme, its modifiers and the way to flush alone, each suite on as many CPUs as it allows, to
+/// be booted on still more: on `virt` with a GICv3, entered at EL1.
+pub(crate) fn large_cells(suites: &[Suite]) -> Vec<Cell> {
+    let mut cells = all_cells(suites);
+    let plain = |cell: &Cell| [2, CPU, EL].map(|axis| cell.value(axis)) == ["3", "cortex-a72", "1"];
+    cells.retain(|cell| cell.board() == Board::Virt && plain(cell));
+    let most = |suite: usize| cells.iter().filter(|cell| cell.0[0] == suite).map(|cell| cell.0[2]).max();
+    let most: Vec<_> = (0..suites.len()).map(most).collect();
+    cells.retain(|cell| Some(cell.0[2]) == most[cell.0[0]]);
+    cells
+}
+
 impl Cell {
     pub(crate) fn suite<'a>(&self, suites: &'a [Suite]) -> &'a Suite {
         &suites[self.0[0]]
@@ -212,7 +224,7 @@ impl Cell {
         }
     }
 
-    fn flushes_as_usual(&self) -> bool {
+    pub(crate) fn flushes_as_usual(&self) -> bool {
         self.0[TLBI + 1] == 0
     }
 
@@ -310,6 +322,16 @@ mod tests {
         let slot = modified.iter().find(|cell| cell.name(&suites).contains("-shootdown+slot-")).unwrap();
         let line = slot.machine(&suites).unwrap().append();
         assert!(line.contains("lazy_tlb=shootdown") && line.contains("lazy_tlb.target=slot"), "{line}");
+    }
+
+    #[test]
+    fn large_cells_are_each_option_once_on_the_most_cpus() {
+        let suites = [suite("a", "//@ scheme: every"), suite("b", "//@ smp: 2 4\n//@ scheme: eager")];
+        let names: Vec<_> = large_cells(&suites).iter().map(|cell| cell.name(&suites)).collect();
+        assert_eq!(names.len(), 5 * 5 - 4 + 9 + 4);
+        for name in ["a-smp8-gic3-qsbr+exit-cortex-a72-el1", "b-smp4-gic3-eager-cortex-a72-el1-auto"] {
+            assert!(names.iter().any(|other| other == name), "{name} in {names:?}");
+        }
     }
 
     #[test]

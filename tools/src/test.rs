@@ -102,7 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 }
 
 /// Prints the sum. Returns whether all passed.
-fn verdict(total: &Tally) -> Result<bool> {
+pub(crate) fn verdict(total: &Tally) -> Result<bool> {
     ensure!(!guest::stopped(), "interrupted");
     if total.skipped > 0 {
         println!("{} skipped", total.skipped);
@@ -124,22 +124,22 @@ fn serial_test(options: &Options, suites: &[Suite]) -> Result<Option<Job>> {
     all_cells(suites).iter().find(|cell| on_rpi4(cell)).map(|cell| job(cell, suites)).transpose()
 }
 
-fn suites(options: &Options, kernels: Vec<TestBinary>) -> Result<Vec<Suite>> {
-    let rules = |source: &Path| {
-        let context = || format!("in {}", source.display());
-        Rules::parse(&std::fs::read_to_string(source).with_context(context)?).with_context(context)
+fn rules(source: &Path) -> Result<Rules> {
+    let context = || format!("in {}", source.display());
+    Rules::parse(&std::fs::read_to_string(source).with_context(context)?).with_context(context)
+}
+
+/// The suites that are kernels of their own.
+pub(crate) fn kernel_suites(kernels: Vec<TestBinary>) -> Result<Vec<Suite>> {
+    let suite = |test: TestBinary| {
+        let (kernel, rules) = (qemu::raw_kernel(&test.elf)?, rules(&test.source)?);
+        Ok(Suite { name: test.name, kernel, elf: test.elf, initrd: None, init: None, rules })
     };
-    let mut suites = Vec::new();
-    for test in kernels {
-        suites.push(Suite {
-            name: test.name,
-            kernel: qemu::raw_kernel(&test.elf)?,
-            elf: test.elf,
-            initrd: None,
-            init: None,
-            rules: rules(&test.source)?,
-        });
-    }
+    kernels.into_iter().map(suite).collect()
+}
+
+fn suites(options: &Options, kernels: Vec<TestBinary>) -> Result<Vec<Suite>> {
+    let mut suites = kernel_suites(kernels)?;
     for source in &options.programs {
         let name = source.file_stem().and_then(|name| name.to_str()).context("a program's source has a name")?;
         suites.push(Suite {
@@ -196,7 +196,7 @@ fn select(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
     cells.iter().filter(|cell| cell.name(suites).contains(&options.cell)).map(|cell| job(cell, suites)).collect()
 }
 
-fn job(cell: &Cell, suites: &[Suite]) -> Result<Job> {
+pub(crate) fn job(cell: &Cell, suites: &[Suite]) -> Result<Job> {
     let suite = cell.suite(suites);
     Ok(Job {
         name: cell.name(suites),
@@ -224,7 +224,7 @@ fn leave_out_what_qemu_lacks(jobs: &mut Vec<Job>, total: &mut Tally) -> Result<(
 }
 
 /// Runs boots that need one host thread side by side, then the others one by one.
-fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
+pub(crate) fn run_all(jobs: &[Job], logs: &Path) -> Result<Tally> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (light, heavy): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.machine.host_threads() == 1);
     let progress = Progress { total: jobs.len(), live: jobs.len() == 1, state: Mutex::new((0, Tally::default())) };

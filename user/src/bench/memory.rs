@@ -35,11 +35,13 @@ enum Siblings {
 const BUSY: u32 = 0;
 const OVER: u32 = 1;
 
-/// Runs `body` while a sibling thread sits on each other CPU.
-fn beside(siblings: Siblings, body: impl FnOnce() -> io::Result<Sample>) -> io::Result<Sample> {
+/// Runs `body` while a sibling thread sits on each other CPU, but on no more than `most`: a machine of hundreds of CPUs
+/// must not bear hundreds to measure a handful of operations.
+fn beside(siblings: Siblings, most: u64, body: impl FnOnce() -> io::Result<Sample>) -> io::Result<Sample> {
     let cpus = cpu::allowed()?;
     let (home, others) = cpus.split_first().expect("a running thread has a CPU");
-    let others = if siblings == Siblings::None { &[] } else { others };
+    let most = if siblings == Siblings::None { 0 } else { most as usize };
+    let others = &others[..others.len().min(most)];
     let (settled, state) = (&AtomicU32::new(0), &AtomicU32::new(BUSY));
     cpu::pin(*home)?;
     let sample = thread::scope(|scope| {
@@ -75,7 +77,7 @@ fn sibling(siblings: Siblings, home: usize, settled: &AtomicU32, state: &AtomicU
 }
 
 fn repeated(ops: u64, siblings: Siblings, mut one: impl FnMut() -> io::Result<()>) -> io::Result<(u64, Sample)> {
-    let sample = beside(siblings, || {
+    let sample = beside(siblings, ops, || {
         (0..WARM_UP).try_for_each(|_| one())?;
         let (done, sample) = measure::region(|| (0..ops).try_for_each(|_| one()));
         done.map(|()| sample)
