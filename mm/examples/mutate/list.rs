@@ -61,6 +61,20 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "    mm.holders().clear_own(cpu.id);\n    cpu.unlazy();\n",
         )],
     },
+    Mutation {
+        name: "empty the mask with each new ASID",
+        edits: &[(
+            "switch.rs",
+            "        M::system().asids.activate(next.context(), self)\n",
+            "        let before = next.context().asid();\n        \
+             let asid = M::system().asids.activate(next.context(), self);\n        \
+             if before != Some(asid) {\n            \
+             let others = M::system().cpus().iter().filter(|cpu| cpu.id != self.id);\n            \
+             others.for_each(|cpu| next.holders().clear_own(cpu.id));\n        \
+             }\n        \
+             asid\n",
+        )],
+    },
     // Rule 3: slot, task and TTBR0 together. The assertions go too: the machine itself must notice.
     Mutation {
         name: "leave interrupts on in transition",

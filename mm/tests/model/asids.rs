@@ -204,6 +204,47 @@ fn two_lazy_cpus_keep_one_number() {
     }
 }
 
+/// T52: an `Mm` whose number is lost gets another one while a second CPU is on its way into it, its bit in the mask set, its
+/// number not taken yet. Were the mask emptied with the new number, as no CPU has the `Mm` loaded, that bit would be lost.
+#[test]
+fn t52_a_new_number_while_a_cpu_is_on_its_way() {
+    for config in configs() {
+        for seed in 0..2 {
+            let d = Director::new(Setup::with(3, config, seed).asid_bits(3));
+            let user = furnished(&d);
+            let old = user.context().asid().expect("it ran");
+            d.on(0, || kernel::exec(kernel::create()));
+            roll_over(&d, 0, 1);
+            while churn(&d, 0) != old {}
+            let entering = user.clone();
+            let task = d.spawn(1, move || {
+                kernel::exec(entering);
+                assert_eq!(load(ONE), Ok(0x400));
+                kernel::block();
+                assert_eq!(load(ONE), Err(Unmapped));
+            });
+            d.stop_at(task, Point::BitSet);
+            d.run();
+            let own = user.clone();
+            d.on(2, move || {
+                kernel::exec(own);
+                assert_eq!(load(ONE), Ok(0x400));
+            });
+            assert_ne!(user.context().asid(), Some(old), "the number was lost");
+            d.go_on(task);
+            d.run();
+            let own = user.clone();
+            d.on(0, move || {
+                user::unmap(&own, ONE..ONE.offset(1));
+                kernel::put(own);
+            });
+            d.resume(task, 1);
+            d.on(0, move || kernel::put(user));
+            d.finish();
+        }
+    }
+}
+
 /// Usable numbers = CPUs + 1, every CPU always lazy on another `Mm`, all switching at once: the
 /// allocator never runs dry.
 #[test]

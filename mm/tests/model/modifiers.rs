@@ -307,6 +307,32 @@ fn every_cpu_must_pass() {
     });
 }
 
+/// `qsbr`: a CPU that goes to and fro between one task and idle writes nothing on that way, not even the epoch. What dies
+/// elsewhere meanwhile waits until many do, or memory is short; this CPU is not asked then, for its slot names a living `Mm`.
+#[test]
+fn to_and_fro_notes_nothing_and_is_not_asked() {
+    const DEATHS: u64 = 160;
+    under("lazy_tlb=qsbr", 2, |d| {
+        let user = d.create();
+        let task = d.start(1, move || {
+            kernel::exec(user);
+            (0..DEATHS).for_each(|_| kernel::block());
+        });
+        let loads = d.count(1, Counter::Ttbr0Writes);
+        for death in 0..DEATHS {
+            d.on(0, || kernel::exec(kernel::create()));
+            if death + 1 < DEATHS {
+                d.resume(task, 1);
+            }
+        }
+        assert_eq!(d.count(1, Counter::Ttbr0Writes), loads, "it came back to what was loaded");
+        assert_eq!((d.total(Counter::FreedByEpoch), d.lock().shoots), (0, 0));
+        assert!(d.total(Counter::MmsFreed) >= DEATHS - 128, "{} of {DEATHS}", d.total(Counter::MmsFreed));
+        d.resume(task, 1);
+        d.finish();
+    });
+}
+
 /// T15, T20, T27 under every command line: `Mm`s that are lazily loaded crosswise die at once, on all CPUs,
 /// again and again.
 #[test]
