@@ -66,7 +66,7 @@ pub(crate) struct Options {
     #[arg(long)]
     list: bool,
     /// Seconds that one boot may take
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 1800)]
     timeout: u64,
     /// The Markdown file between whose marks the table goes
     #[arg(long)]
@@ -191,6 +191,9 @@ impl Runner {
         }
         self.bar.set_message(boot.name.clone());
         let outcome = guest::boot(&boot.machine, Some(self.limit), None, &mut |_| {})?;
+        if guest::stopped() {
+            return Ok(Err(format!("{}: interrupted", boot.name)));
+        }
         let measurements = results::parse(&boot.configuration.name, &outcome.console);
         let wanted = boot.machine.args.split(' ').take_while(|word| !word.starts_with("--")).count();
         if outcome.status == 0 && measurements.len() == wanted {
