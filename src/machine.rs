@@ -7,8 +7,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use mm::frame::FrameAllocator;
 use mm::pte::Table;
 use mm::{
-    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Departure, Entry, Frame, IpiReason, Machine, PAGE_SIZE, PhysAddr,
-    Point, Sequence, System, Ttbr,
+    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Departure, Entry, Frame, IpiReason, Machine, PAGE_SIZE,
+    PhysAddr, Point, Sequence, System, Ttbr,
 };
 
 use crate::arch::{cpu, jumps, mmu, page, timer, tlbi};

@@ -215,7 +215,7 @@ fn t23_a_cpu_comes_back_to_nothing_old() -> Outcome {
         change(cpu, false)?;
         // Its numbers are others' meanwhile, and the page it may remember is another.
         let rollovers = total(Counter::AsidRollovers);
-        for _ in 0..100 {
+        for _ in 0..300 {
             visit(0, &new_mm())?;
         }
         expect!(total(Counter::AsidRollovers) > rollovers, true, "generations ended while the CPU was down");
