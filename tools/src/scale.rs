@@ -16,6 +16,8 @@ const SUITES: [&str; 7] = ["asids", "flush", "hotplug", "ipi", "lazy", "lazy_rac
 const MANY: u32 = 64;
 /// What a suite for few ASIDs wants, and what takes its place: there must be one more than CPUs.
 const FEW_ASIDS: (&str, &str) = ("asid_bits=4", "asid_bits=7");
+/// For so many stacks.
+const MEMORY: &str = "2G";
 /// How much longer one of their boots may take than where CPUs of the host and of the guest are about as many.
 const PATIENCE: u64 = 4;
 /// As many as the mm layer is built for.
@@ -66,7 +68,7 @@ fn most(options: &Options) -> Result<Job> {
     let machine = Machine {
         initrd: Some(options.initrd.clone()),
         smp: MOST,
-        memory: "1G".to_owned(),
+        memory: MEMORY.to_owned(),
         cmdline: "tlbi=auto".to_owned(),
         init: Some("/bin/lazybench".to_owned()),
         args: "--once".to_owned(),
@@ -84,7 +86,7 @@ fn many(cell: &Cell, suites: &[Suite]) -> Result<Job> {
     let cmdline = job.machine.cmdline.replace(FEW_ASIDS.0, FEW_ASIDS.1);
     Ok(Job {
         name: job.name.replace(&format!("-smp{}-", job.machine.smp), &format!("-smp{MANY}-")),
-        machine: Machine { smp: MANY, icount: true, cmdline, ..job.machine },
+        machine: Machine { smp: MANY, memory: MEMORY.to_owned(), icount: true, cmdline, ..job.machine },
         timeout_s: PATIENCE * job.timeout_s,
         ..job
     })
