@@ -13,8 +13,13 @@ const HALF_PERIOD_NS: u64 = 500_000_000;
 /// Starts blinking, if the command line asks for it.
 pub(crate) fn start() {
     if cmdline::get("heartbeat").is_some() {
-        sched::Builder::new("heartbeat").spawn(blink).expect("no memory for a thread");
+        begin();
     }
+}
+
+/// Starts blinking, for ever.
+pub fn begin() {
+    sched::Builder::new("heartbeat").spawn(blink).expect("no memory for a thread");
 }
 
 fn blink() {

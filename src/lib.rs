@@ -18,7 +18,7 @@ pub mod errno;
 pub mod fault_points;
 pub mod fs;
 pub mod heap;
-mod heartbeat;
+pub mod heartbeat;
 pub mod hotplug;
 pub mod ipi;
 pub mod machine;
