@@ -11,6 +11,7 @@ ARGS =
 CMDLINE =
 CELL =
 SERIAL =
+SUITE =
 DEVICE =
 FIRMWARE =
 QUICK =
@@ -47,7 +48,7 @@ help: ## Print this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-12s %s\n' "$$n" "$$t"; done
 	@echo
 	@echo 'Variables (see README.md): BOARD=rpi4 SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
-	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot PARALLEL=1 QUICK=1 V=1'
+	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot SUITE=name-of-one-test PARALLEL=1 QUICK=1 V=1'
 
 setup: ## Install what is missing, or say how to
 	$(Q)sh tools/setup.sh
@@ -66,24 +67,31 @@ build/rpi4.dtb: bsp/src/rpi4/rpi4.dts | setup
 
 ifneq ($(APP),)
 run: build/app.cpio ## Measure every scheme; with LAZY_TLB= one; with APP= run that program
+	@test -z "$(SERIAL)" || { echo 'a program of yours on a board: make card BOARD=rpi4 APP=path/to/static-elf'; exit 1; }
 	$(Q)$(LAZULI) run --kernel $(KERNEL) --initrd build/app.cpio $(MACHINE) \
 	  $(LAZY_TLB:%=--scheme %) --init $(APP_INIT) --args "$$ARGS"
 else
 run: bench
 endif
 
-bench: build ## Measure every scheme and print one table; figures go to build/bench.json
-	$(Q)$(LAZULI) bench --kernel $(KERNEL) --initrd build/initramfs.cpio --schemes "$(SCHEMES)" $(MACHINE) $(if $(PARALLEL),--parallel) \
-	  --init /bin/lazybench --args "$$ARGS"
+# Over a serial line only what is needed.
+MEASURED = $(if $(SERIAL),build/lazybench.cpio,build/initramfs.cpio)
+
+build/lazybench.cpio: build FORCE
+	$(Q)$(LAZULI) cpio $@ $(PROGRAMS)/lazybench=/bin/lazybench
+
+bench: build $(MEASURED:build/initramfs.cpio=) ## Measure every scheme and print one table; figures go to build/bench.json
+	$(Q)$(LAZULI) bench --kernel $(KERNEL) --initrd $(MEASURED) --schemes "$(SCHEMES)" $(MACHINE) $(if $(PARALLEL),--parallel) \
+	  $(SERIAL:%=--serial %) --init /bin/lazybench --args "$$ARGS"
 
 trace: $(if $(APP),build/app.cpio,build) ## Write build/trace.json, what the kernel does in a program's run, for Perfetto and chrome://tracing
 	$(Q)$(LAZULI) trace --kernel $(KERNEL) --initrd $(if $(APP),build/app.cpio,build/initramfs.cpio) $(MACHINE) $(if $(PARALLEL),--parallel) \
 	  --scheme $(or $(LAZY_TLB),shootdown) --init /bin/init \
 	  --args "--trace $(if $(APP),$(APP_INIT) $$ARGS,/bin/lazybench $${ARGS:-exit-threads --ops 20})"
 
-matrix: build ## Measure every scheme with every modifier and way to flush, and judge the bars; QUICK=1 for few, in 5 minutes
-	$(Q)$(LAZULI) matrix --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) --memory $(MEM) --cmdline "$$CMDLINE" \
-	  $(if $(QUICK),--quick,--page docs/lazy-tlb.md)
+matrix: build $(MEASURED:build/initramfs.cpio=) ## Measure every scheme with every modifier and way to flush, and judge the bars; QUICK=1 for few, in 5 minutes
+	$(Q)$(LAZULI) matrix --kernel $(KERNEL) --initrd $(MEASURED) $(BOARD:%=--board %) --cpu $(CPU) --memory $(MEM) \
+	  --cmdline "$$CMDLINE" $(SERIAL:%=--serial %) $(if $(QUICK),--quick) $(if $(QUICK)$(SERIAL)$(filter rpi4,$(BOARD)),,--page docs/lazy-tlb.md)
 
 bars: build ## Count instructions per operation and compare with the bars
 	$(Q)$(LAZULI) bars --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) --cmdline "$$CMDLINE" $(LAZY_TLB:%=--with %)
@@ -100,8 +108,8 @@ test: build ## Run all tests, on target in a pairwise choice of machines; with B
 	$(Q)cargo fbuild $(CARGO_QUIET)
 	$(Q)$(LAZULI) size build/lazuli.img --max 512K
 	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),--host) $(BOARD:%=--board %) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
-	  --hello $(PROGRAMS)/hello --firmware target/$(TARGET)/release/firmware \
-	  --chainload target/$(TARGET)/release/chainload $(SERIAL:%=--serial %) \
+	  --built $(PROGRAMS) --firmware target/$(TARGET)/release/firmware \
+	  --chainload target/$(TARGET)/release/chainload $(SERIAL:%=--serial %) $(ON_CARD) \
 	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
 
 scale: build ## Run the lazy TLB tests on 64 CPUs and every workload on 512, in a minute; with CELL= one boot
@@ -166,9 +174,15 @@ PI_ONLY = @test -z "$(filter-out rpi4,$(BOARD))" || { echo 'there is such a thin
 firmware: setup
 	$(if $(FIRMWARE),,$(Q)sh tools/setup.sh firmware)
 
-card: $(if $(APP),build/app.cpio,build) firmware ## Make build/lazuli-rpi4.img, a card image that boots the Raspberry Pi 4, with APP= that program
+ifneq ($(SUITE),)
+card: firmware ## Make build/lazuli-rpi4.img, a card image that boots the Raspberry Pi 4, with APP= that program, with SUITE= that test
+	$(PI_ONLY)
+	$(Q)$(MAKE) --no-print-directory test ON_CARD='--suite $(SUITE) --card build/lazuli-rpi4.img $(FIRMWARE:%=--boot-files %)' CELL=none
+else
+card: $(if $(APP),build/app.cpio,build) firmware
 	$(PI_ONLY)
 	$(Q)$(LAZULI) card build/lazuli-rpi4.img $(CARD)
+endif
 
 netboot: $(if $(APP),build/app.cpio,build) firmware ## Fill build/netboot, from which it boots over the network
 	$(PI_ONLY)
@@ -182,13 +196,12 @@ flash: ## Write build/lazuli-rpi4.img (after make card) to DEVICE=, a card in a 
 chainload: build firmware ## Make build/lazuli-rpi4.img a card whose kernel comes over the serial line, for make test-hw
 	$(Q)cargo fbuild $(CARGO_QUIET)
 	$(Q)$(LAZULI) image build/chainload.img --kernel target/$(TARGET)/release/chainload
-	$(Q)$(LAZULI) cpio build/empty.cpio tools/setup.sh=/empty
-	$(Q)$(LAZULI) card build/lazuli-rpi4.img --kernel build/chainload.img --initrd build/empty.cpio --tree build/rpi4.dtb \
+	$(Q)$(LAZULI) card build/lazuli-rpi4.img --kernel build/chainload.img --tree build/rpi4.dtb \
 	  --firmware $(if $(FIRMWARE),$(FIRMWARE),build/firmware/raspi)
 
-test-hw: ## Run the tests on target on a Raspberry Pi 4 with the card of make chainload, behind SERIAL=/dev/ttyUSB0
+test-hw: ## Run the tests on a Raspberry Pi 4 behind SERIAL=/dev/ttyUSB0: pushed to the card of make chainload, or the card's SUITE=
 	$(Q)test -n "$(SERIAL)" || { echo 'name the serial port: SERIAL=/dev/ttyUSB0'; exit 1; }
-	$(Q)$(MAKE) --no-print-directory test SERIAL=$(SERIAL) CELL=$(if $(CELL),$(CELL),rpi4)
+	$(Q)$(MAKE) --no-print-directory test SERIAL=$(SERIAL) ON_CARD='$(SUITE:%=--suite %)' CELL=$(if $(CELL),$(CELL),rpi4)
 
 build/app.cpio: build FORCE
 	$(Q)test -n "$$APP" || { echo 'name the program: APP=path/to/static-elf'; exit 1; }

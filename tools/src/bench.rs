@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::ground::Ground;
 use crate::guest::{self, HANG};
 use crate::qemu::{self, Machine};
 use crate::results::{self, LEGEND, Measurement};
@@ -23,6 +24,9 @@ pub(crate) struct Options {
     /// Run each virtual CPU as a host thread and measure by the clock, instead of counting instructions
     #[arg(long)]
     parallel: bool,
+    /// Measure the real board behind this serial port, which waits in its chain loader
+    #[arg(long)]
+    serial: Option<PathBuf>,
     /// Where all figures go
     #[arg(long, default_value = "build/bench.json")]
     json: PathBuf,
@@ -35,11 +39,12 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     let symbols = Symbols::open(&options.machine.kernel).ok();
     options.machine.kernel = qemu::raw_kernel(&options.machine.kernel)?;
     options.machine.icount = !options.parallel;
+    let ground = Ground::open(options.serial.as_deref(), &mut options.machine)?;
     let mut all = Vec::new();
     let mut good = true;
     for scheme in &options.schemes {
         let machine = Machine { scheme: Some(scheme.clone()), ..options.machine.clone() };
-        match measure(&machine, scheme, Duration::from_secs(options.timeout), symbols.as_ref())? {
+        match measure(&ground, &machine, Duration::from_secs(options.timeout), symbols.as_ref())? {
             Some(measurements) => all.extend(measurements),
             None => good = false,
         }
@@ -51,9 +56,8 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
         return Ok(false);
     }
     let machine = &options.machine;
-    let clock = if machine.icount { "one instruction takes one nanosecond" } else { "wall clock" };
-    println!("\n{}; {clock}\n", machine.description());
-    print!("{}\n{LEGEND}{}", results::table(&all), results::clocks(&all));
+    println!("\n{}\n", ground.description(machine));
+    print!("{}\n{LEGEND}{}", results::table(&all), results::clocks(&all, ground.ticking(machine)));
     save(&options, &all)?;
     match results::headline(&all) {
         Ok(line) => line.iter().for_each(|line| println!("\n{line}")),
@@ -67,11 +71,12 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
 
 /// One boot. Shows a dot per workload; on failure shows the end of the console and yields nothing.
 fn measure(
+    ground: &Ground,
     machine: &Machine,
-    scheme: &str,
     limit: Duration,
     symbols: Option<&Symbols>,
 ) -> Result<Option<Vec<Measurement>>> {
+    let scheme = machine.scheme.as_deref().unwrap_or_default();
     eprint!("{scheme:<10} ");
     let (mut seen, mut shown) = (Vec::new(), 0);
     let mut show = |bytes: &[u8]| {
@@ -82,7 +87,7 @@ fn measure(
         // Progress that cannot be shown is no reason to stop measuring.
         let _ = stderr().flush();
     };
-    let outcome = guest::boot(machine, Some(limit), symbols, &mut show)?;
+    let outcome = ground.boot(machine, limit, symbols, &mut show)?;
     let measurements = results::parse(scheme, &outcome.console);
     eprintln!(" {} workloads, {:.1} s", measurements.len(), outcome.elapsed.as_secs_f64());
     if outcome.status == 0 && !measurements.is_empty() {

@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::hw;
+use crate::job::Job;
+use crate::qemu;
 
 /// Options of `lazuli card` and `lazuli netboot`.
 #[derive(clap::Args)]
@@ -13,9 +18,9 @@ pub(crate) struct Options {
     /// The raw kernel
     #[arg(long)]
     kernel: PathBuf,
-    /// Archive with the programs
+    /// Archive with the programs; none for a kernel that needs none
     #[arg(long)]
-    initrd: PathBuf,
+    initrd: Option<PathBuf>,
     /// The kernel's command line
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     cmdline: String,
@@ -28,9 +33,12 @@ pub(crate) struct Options {
 }
 
 /// What the firmware must bring, and the tree that it may bring.
-const FIRMWARE: [&str; 2] = ["start4.elf", "fixup4.dat"];
+pub(crate) const FIRMWARE: [&str; 2] = ["start4.elf", "fixup4.dat"];
 const FIRMWARE_TREE: &str = "bcm2711-rpi-4-b.dtb";
 const OUR_TREE: &str = "rpi4.dtb";
+const ARCHIVE: &str = "initrd.img";
+/// Clear of the kernel, and of what the firmware puts at the end of the first GiB.
+const ARCHIVE_AT: u64 = 0x0800_0000;
 
 const SECTOR: u64 = 512;
 /// Where the one partition begins, and how long it is: enough for the 65,525 clusters that make a FAT a FAT32.
@@ -62,23 +70,37 @@ pub(crate) fn files(options: &Options) -> Result<Files> {
         if own_tree.exists() { (FIRMWARE_TREE, read(&own_tree)?) } else { (OUR_TREE, read(&options.tree)?) };
     files.insert(tree.to_owned(), bytes);
     files.insert("kernel8.img".to_owned(), read(&options.kernel)?);
-    files.insert("initrd.img".to_owned(), read(&options.initrd)?);
+    if let Some(initrd) = &options.initrd {
+        files.insert(ARCHIVE.to_owned(), read(initrd)?);
+    }
     ensure!(!options.cmdline.contains('\n'), "the kernel's command line is one line");
     files.insert("cmdline.txt".to_owned(), format!("{}\n", options.cmdline).into_bytes());
-    files.insert("config.txt".to_owned(), config(tree).into_bytes());
+    files.insert("config.txt".to_owned(), config(tree, options.initrd.is_some()).into_bytes());
     println!("firmware from {}; device tree {tree}", options.firmware.display());
     Ok(files)
 }
 
 /// What the firmware reads first (www.raspberrypi.com/documentation/computers/config_txt.html).
-fn config(tree: &str) -> String {
+fn config(tree: &str, has_archive: bool) -> String {
+    // Right behind the kernel's file is memory that the kernel claims for its variables.
+    let archive = if has_archive { format!("initramfs {ARCHIVE} {ARCHIVE_AT:#x}\n") } else { String::new() };
     format!(
-        "# A 64-bit kernel at a 2 MiB boundary, with the archive behind it.\n\
-         arm_64bit=1\nkernel=kernel8.img\nkernel_address=0x200000\n\
-         initramfs initrd.img followkernel\ndevice_tree={tree}\n\
+        "# A 64-bit kernel at a 2 MiB boundary.\n\
+         arm_64bit=1\nkernel=kernel8.img\nkernel_address=0x200000\n{archive}device_tree={tree}\n\
          # A serial port on pins 14 and 15 of the header, and a core clock that keeps its speed.\n\
          enable_uart=1\n"
     )
+}
+
+/// The files of a card that starts a test by itself, and of which `make test-hw` hears over the serial line.
+pub(crate) fn suite_files(job: &Job, firmware: &Path) -> Result<Files> {
+    files(&Options {
+        kernel: job.machine.kernel.clone(),
+        initrd: job.machine.initrd.clone(),
+        cmdline: hw::words(&job.machine, Duration::from_secs(job.timeout_s)),
+        tree: qemu::RPI4_TREE.into(),
+        firmware: firmware.to_owned(),
+    })
 }
 
 /// Writes a card image: one FAT32 partition with the files.
@@ -105,6 +127,25 @@ pub(crate) fn write_image(files: &Files, path: &Path) -> Result<()> {
     }
     volume.unmount().with_context(context)?;
     image.sync_all().with_context(context)
+}
+
+/// The files of a card image.
+pub(crate) fn read_image(path: &Path) -> Result<Files> {
+    let context = || format!("cannot read {}", path.display());
+    let mut image = File::options().read(true).write(true).open(path).with_context(context)?;
+    let volume = fatfs::FileSystem::new(Partition::new(&mut image)?, fatfs::FsOptions::new()).with_context(context)?;
+    ensure!(volume.fat_type() == fatfs::FatType::Fat32, "{}: no FAT32", path.display());
+    let mut files = Files::new();
+    for entry in volume.root_dir().iter() {
+        let entry = entry.with_context(context)?;
+        if !entry.is_file() {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        entry.to_file().read_to_end(&mut bytes).with_context(context)?;
+        files.insert(entry.file_name(), bytes);
+    }
+    Ok(files)
 }
 
 /// A master boot record with one partition and no code.
@@ -191,7 +232,7 @@ mod tests {
         }
         Options {
             kernel: folder.join("k"),
-            initrd: folder.join("i"),
+            initrd: Some(folder.join("i")),
             cmdline: "init=/bin/lazybench -- --x".to_owned(),
             tree: folder.join("t"),
             firmware: folder.to_owned(),
@@ -207,21 +248,17 @@ mod tests {
         let wanted = files(&options).unwrap();
         let path = folder.join("card.img");
         write_image(&wanted, &path).unwrap();
-        let mut image = File::options().read(true).write(true).open(&path).unwrap();
-        let mut sector = [0; SECTOR as usize];
-        image.read_exact(&mut sector).unwrap();
+        let sector = std::fs::read(&path).unwrap()[..SECTOR as usize].to_vec();
         assert_eq!((sector[450], &sector[510..]), (0x0c, [0x55, 0xaa].as_slice()));
-        let volume = fatfs::FileSystem::new(Partition::new(&mut image).unwrap(), fatfs::FsOptions::new()).unwrap();
-        assert_eq!(volume.fat_type(), fatfs::FatType::Fat32);
-        let mut found = Files::new();
-        for entry in volume.root_dir().iter().map(Result::unwrap).filter(|entry| entry.is_file()) {
-            let mut bytes = Vec::new();
-            entry.to_file().read_to_end(&mut bytes).unwrap();
-            found.insert(entry.file_name(), bytes);
-        }
+        let found = read_image(&path).unwrap();
         assert!(found == wanted, "{:?}", found.keys());
         let text = String::from_utf8(found["config.txt"].clone()).unwrap();
-        assert!(text.contains("device_tree=rpi4.dtb\n") && text.contains("kernel_address=0x200000\n"), "{text}");
+        for line in ["device_tree=rpi4.dtb\n", "kernel_address=0x200000\n", "initramfs initrd.img 0x8000000\n"] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        let bare = files(&Options { initrd: None, ..options }).unwrap();
+        let text = String::from_utf8(bare["config.txt"].clone()).unwrap();
+        assert!(!text.contains("initramfs") && !bare.contains_key(ARCHIVE), "{text}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -13,6 +13,7 @@ mod cpio;
 mod crc;
 mod flash;
 mod frames;
+mod ground;
 mod guest;
 mod hw;
 mod hw_test;

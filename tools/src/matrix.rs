@@ -13,6 +13,8 @@ use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use crate::board::Board;
+use crate::ground::Ground;
 use crate::guest::{self, HANG};
 use crate::qemu::{self, Machine};
 use crate::results::{self, Measurement};
@@ -62,6 +64,9 @@ pub(crate) struct Options {
     /// Only configurations whose name contains this
     #[arg(long, default_value = "")]
     only: String,
+    /// Measure the real board behind this serial port, which waits in its chain loader
+    #[arg(long)]
+    serial: Option<PathBuf>,
     /// Print the configurations and what each adds to the kernel's command line
     #[arg(long)]
     list: bool,
@@ -102,22 +107,26 @@ pub(crate) fn run(options: Options) -> Result<bool> {
         return Ok(true);
     }
     let kernel = qemu::raw_kernel(&options.machine.kernel)?;
-    let machine = Machine { kernel, icount: true, init: Some("/bin/lazybench".to_owned()), ..options.machine.clone() };
+    let init = Some("/bin/lazybench".to_owned());
+    let mut machine = Machine { kernel, icount: true, init, ..options.machine.clone() };
+    let ground = Ground::open(options.serial.as_deref(), &mut machine)?;
     let boots = boots(&options, &machine);
     ensure!(!boots.is_empty(), "no configuration is named `{}`; --list prints them all", options.only);
     let runner = Runner {
-        store: Store::open(&options.folder.join("matrix"), &machine)?,
+        store: Store::open(&options.folder.join(ground.file_stem("matrix", &machine)), &machine)?,
+        ground,
         limit: Duration::from_secs(options.timeout),
         bar: progress_bar(boots.len())?,
     };
     let (rows, failures) = runner.run_all(&boots)?;
     runner.bar.finish_and_clear();
     ensure!(!guest::stopped(), "interrupted; what was measured is kept, the same command goes on from there");
-    report(&options, &rows, &failures)
+    report(&options, &runner.ground, &machine, &rows, &failures)
 }
 
 fn boots(options: &Options, machine: &Machine) -> Vec<Boot> {
-    let cpus = if options.quick { &CPUS[..1] } else { &CPUS };
+    // The Raspberry Pi 4 has the first number of them.
+    let cpus = if options.quick || machine.board == Board::Rpi4 { &CPUS[..1] } else { &CPUS };
     let wanted = |configuration: &Configuration| {
         let is_quick = QUICK.contains(&configuration.name.as_str());
         configuration.name.contains(&options.only) && (is_quick || !options.quick)
@@ -139,8 +148,12 @@ fn boots(options: &Options, machine: &Machine) -> Vec<Boot> {
 impl Boot {
     fn new(configuration: &Configuration, cpus: u32, machine: &Machine, args: String, suffix: &str) -> Self {
         let cmdline = [configuration.words.as_str(), &machine.cmdline].join(" ").trim_end().to_owned();
+        let place = match machine.board {
+            Board::Virt => format!("smp{cpus}"),
+            Board::Rpi4 => machine.board.name().to_owned(),
+        };
         Self {
-            name: format!("{} smp{cpus}{suffix}", configuration.name).replace(' ', "_"),
+            name: format!("{} {place}{suffix}", configuration.name).replace(' ', "_"),
             machine: Machine { smp: cpus, cmdline, args, ..machine.clone() },
             configuration: configuration.clone(),
             cpus,
@@ -160,6 +173,7 @@ fn progress_bar(boots: usize) -> Result<ProgressBar> {
 
 struct Runner {
     store: Store,
+    ground: Ground,
     limit: Duration,
     bar: ProgressBar,
 }
@@ -167,7 +181,7 @@ struct Runner {
 impl Runner {
     /// Runs all boots, one on each core. Gives what was measured, in their order, and what failed.
     fn run_all(&self, boots: &[Boot]) -> Result<(Vec<Row>, Vec<String>)> {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = self.ground.workers();
         let done = Mutex::new((Vec::new(), Vec::new()));
         workers::share(boots.iter().enumerate(), workers, |(index, boot)| {
             let outcome = self.measure(boot)?;
@@ -190,7 +204,7 @@ impl Runner {
             return Ok(Ok(kept));
         }
         self.bar.set_message(boot.name.clone());
-        let outcome = guest::boot(&boot.machine, Some(self.limit), None, &mut |_| {})?;
+        let outcome = self.ground.boot(&boot.machine, self.limit, None, &mut |_| {})?;
         if guest::stopped() {
             return Ok(Err(format!("{}: interrupted", boot.name)));
         }
@@ -219,15 +233,21 @@ impl Runner {
 }
 
 /// Writes table and figures, and prints the bars.
-fn report(options: &Options, rows: &[Row], failures: &[String]) -> Result<bool> {
+fn report(options: &Options, ground: &Ground, machine: &Machine, rows: &[Row], failures: &[String]) -> Result<bool> {
     let verdicts = bars::judge(rows);
-    let command = if options.quick { "make matrix QUICK=1" } else { "make matrix" };
-    let page = page::markdown(command, rows, &verdicts);
-    let write = |name: &str, text: &str| {
-        let file = options.folder.join(name);
+    let place = match (ground, machine.board) {
+        (Ground::Board(_), _) => " SERIAL=/dev/ttyUSB0",
+        (Ground::Qemu, Board::Rpi4) => " BOARD=rpi4",
+        (Ground::Qemu, Board::Virt) => "",
+    };
+    let command = format!("make matrix{place}{}", if options.quick { " QUICK=1" } else { "" });
+    let page = page::markdown(&command, ground, machine, rows, &verdicts);
+    let stem = options.folder.join(ground.file_stem("matrix", machine));
+    let write = |extension: &str, text: &str| {
+        let file = stem.with_extension(extension);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     };
-    write("matrix.md", &page)?;
+    write("md", &page)?;
     let results = rows.iter().map(|row| {
         json!({
             "configuration": row.configuration.name, "options": row.configuration.words, "cpus": row.cpus,
@@ -236,12 +256,12 @@ fn report(options: &Options, rows: &[Row], failures: &[String]) -> Result<bool> 
     });
     let bars = verdicts.iter().map(bars::Verdict::to_json);
     let all = json!({
-        "command": command, "failures": failures,
+        "command": command, "clocks": ground.ticking(machine), "failures": failures,
         "bars": bars.collect::<Vec<_>>(), "results": results.collect::<Vec<_>>(),
     });
-    write("matrix.json", &format!("{all:#}\n"))?;
+    write("json", &format!("{all:#}\n"))?;
     println!("{}", table::render(&bars::HEADS, 3, &verdicts.iter().map(bars::Verdict::row).collect::<Vec<_>>()));
-    println!("The table is in {0}/matrix.md, all figures are in {0}/matrix.json.", options.folder.display());
+    println!("The table is in {0}.md, all figures are in {0}.json.", stem.display());
     failures.iter().for_each(|failure| println!("FAIL {failure}"));
     let missed = verdicts.iter().filter(|verdict| !verdict.is_met()).count();
     println!("{} boots failed, {missed} of {} bars missed", failures.len(), verdicts.len());

@@ -1,6 +1,6 @@
 //! Pushes an image to the chain loader; `tests/chainload/src/main.rs` states the protocol.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -13,15 +13,19 @@ const BLOCK: usize = 1024;
 /// The index of the block that ends an image.
 const END: u32 = u32::MAX;
 const GOOD: u8 = b'K';
-const AGAIN: u8 = b'N';
-/// How long the loader may take to announce itself, booting included.
-const TO_READY: Duration = Duration::from_secs(60);
+const AGAIN: &[u8] = b"NN";
+/// How long the loader may take to announce itself: as long as a kernel that hangs may take to find that out itself.
+const TO_READY: Duration = Duration::from_secs(330);
+/// After how long the user is told that there may be something to do.
+const TO_WONDER: Duration = Duration::from_secs(20);
 const TO_ANSWER: Duration = Duration::from_secs(3);
+/// The same for the end, at which the loader looks at the whole image, with its caches off.
+const TO_CHECK: Duration = Duration::from_secs(30);
 /// How often the same is sent before the line is given up.
 const ATTEMPTS: u32 = 20;
 
 /// What the loader answered.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Good,
     Again,
@@ -45,8 +49,14 @@ pub(crate) fn push(wire: &mut dyn Wire, image: &[u8]) -> Result<u32> {
 
 fn wait_for_loader(wire: &mut dyn Wire) -> Result<()> {
     let mut seen = Vec::new();
+    let start = Instant::now();
+    let mut wondered = false;
     let ready = listen(wire, TO_READY, |bytes| {
         seen.extend_from_slice(bytes);
+        if !wondered && start.elapsed() > TO_WONDER {
+            wondered = true;
+            eprintln!("no chain loader yet; unless the board restarts by itself, switch it off and on");
+        }
         seen.windows(READY.len()).any(|window| window == READY).then_some(())
     })?;
     ready.with_context(|| {
@@ -61,7 +71,7 @@ fn send_header(wire: &mut dyn Wire, image: &[u8]) -> Result<()> {
     let header = [MAGIC, &fields, &crc32(&fields).to_le_bytes()].concat();
     for _ in 0..ATTEMPTS {
         wire.send(&header)?;
-        match answer(wire)? {
+        match answer(wire, END, TO_ANSWER)? {
             // Silence: it has taken the header, and its answer was lost; else it would announce itself again.
             Answer::Good | Answer::Nothing => return Ok(()),
             Answer::Ready | Answer::Again => {}
@@ -93,7 +103,7 @@ fn send_block(wire: &mut dyn Wire, index: u32, bytes: &[u8], repeated: &mut u32)
     for attempt in 0..ATTEMPTS {
         *repeated += u32::from(attempt > 0);
         wire.send(&block)?;
-        match answer(wire)? {
+        match answer(wire, index, if index == END { TO_CHECK } else { TO_ANSWER })? {
             Answer::Good => return Ok(true),
             // The answer to the end may be lost, and the kernel already running: its first words are no answer.
             Answer::Nothing | Answer::Again if index == END && attempt > 0 => return Ok(true),
@@ -104,15 +114,50 @@ fn send_block(wire: &mut dyn Wire, index: u32, bytes: &[u8], repeated: &mut u32)
     bail!("block {index} did not arrive in {ATTEMPTS} attempts")
 }
 
-fn answer(wire: &mut dyn Wire) -> Result<Answer> {
-    let answer = listen(wire, TO_ANSWER, |bytes| {
-        bytes.first().map(|first| match *first {
-            GOOD => Answer::Good,
-            AGAIN => Answer::Again,
-            _ if bytes.windows(2).any(|pair| READY.windows(2).any(|part| part == pair)) => Answer::Ready,
-            // A damaged answer. If it said that all is well, the loader says so again to the same block.
-            _ => Answer::Again,
-        })
+/// The answer to the block with this index.
+fn answer(wire: &mut dyn Wire, index: u32, wait: Duration) -> Result<Answer> {
+    let mut seen = Vec::new();
+    let answer = listen(wire, wait, |bytes| {
+        seen.extend_from_slice(bytes);
+        understand(&seen, index, bytes.is_empty())
     })?;
     Ok(answer.unwrap_or(Answer::Nothing))
+}
+
+/// What the bytes that came so far mean, if that is clear by now: if nothing more comes for a moment, they are damaged,
+/// unless they answer an earlier block.
+fn understand(seen: &[u8], index: u32, is_quiet: bool) -> Option<Answer> {
+    let has = |pair: &[u8]| seen.windows(2).any(|window| window == pair);
+    let is_late = || seen.chunks(2).all(|pair| pair.len() == 2 && pair[0] == GOOD);
+    match () {
+        () if has(&[GOOD, index as u8]) => Some(Answer::Good),
+        () if READY.windows(2).any(has) => Some(Answer::Ready),
+        () if has(AGAIN) || is_quiet && !is_late() => Some(Answer::Again),
+        () => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_another() {
+        assert_eq!(understand(b"", 7, true), None);
+        assert_eq!(understand(b"K\x07", 7, false), Some(Answer::Good));
+        assert_eq!(understand(b"K\x06", 7, true), None, "it answers the block before");
+        assert_eq!(understand(b"K\x06K\x07", 7, false), Some(Answer::Good));
+        assert_eq!(understand(b"K\x06NN", 7, false), Some(Answer::Again));
+        assert_eq!(understand(b"K\xff", END, false), Some(Answer::Good));
+    }
+
+    #[test]
+    fn damage_asks_for_the_same_again() {
+        assert_eq!(understand(b"K", 7, false), None, "more may come");
+        for damaged in [&b"K"[..], b"\x07", b"[\x07", b"N", b"K\x06\x07"] {
+            assert_eq!(understand(damaged, 7, true), Some(Answer::Again), "{damaged:?}");
+        }
+        assert_eq!(understand(b"LZ", 7, false), Some(Answer::Ready));
+        assert_eq!(understand(b"DY\n", 7, false), Some(Answer::Ready));
+    }
 }

@@ -94,9 +94,19 @@ impl Measurement {
         self.fields.get(key).map_or("-".to_owned(), |level| format!("{level:.0}"))
     }
 
+    /// Cycles of the CPU per operation; nothing if it has no counter of them.
+    fn cycles(&self) -> String {
+        self.each(CYCLES).map_or("-".to_owned(), table::number)
+    }
+
+    /// Nanoseconds and cycles per operation.
+    pub(crate) fn times(&self) -> [String; 2] {
+        [self.each("ns").map_or("-".to_owned(), table::number), self.cycles()]
+    }
+
     fn row(&self) -> Vec<String> {
         let per_second = self.get("ops") * 1e9 / self.get("ns").max(1.0);
-        let mut row = vec![self.workload.clone(), self.scheme.clone(), table::number(per_second)];
+        let mut row = vec![self.workload.clone(), self.scheme.clone(), table::number(per_second), self.cycles()];
         row.extend(self.costs());
         row.extend([self.level("dead_now"), self.most_dead()]);
         row
@@ -115,6 +125,9 @@ pub(crate) fn is_broadcast(key: &str) -> bool {
     key.starts_with("tlbi_") && key.ends_with("_is")
 }
 
+/// The counter of cycles, among the figures.
+const CYCLES: &str = "pmccntr_cycles";
+
 /// What is told per operation.
 pub(crate) const COLUMNS: [Column; 8] = [
     ("RMW", |key| key == "lazy_grabs" || key == "lazy_drops"),
@@ -128,10 +141,16 @@ pub(crate) const COLUMNS: [Column; 8] = [
 ];
 
 fn heads() -> Vec<&'static str> {
-    let mut heads = vec!["workload", "scheme", "ops/s"];
+    let mut heads = vec!["workload", "scheme", "ops/s", "cycles"];
     heads.extend(COLUMNS.iter().map(|(head, _)| *head));
     heads.extend(["dead", "most"]);
     heads
+}
+
+/// The row below the heads: the clock that each figure came from. What counts events has none.
+fn clock_row() -> Vec<String> {
+    let clocks = ["", "clock:", "CNTVCT", "PMCCNTR"].into_iter().map(str::to_owned);
+    clocks.chain(std::iter::repeat_n("-".to_owned(), heads().len() - 4)).collect()
 }
 
 /// One table of all boots: workloads in the order they ran, the schemes of each next to one another.
@@ -144,23 +163,26 @@ pub(crate) fn table(all: &[Measurement]) -> String {
     }
     let of_workload =
         |name: &&str| all.iter().filter(|m| m.workload == *name).map(Measurement::row).collect::<Vec<_>>();
-    let rows: Vec<_> = order.iter().flat_map(of_workload).collect();
+    let rows: Vec<_> = std::iter::once(clock_row()).chain(order.iter().flat_map(of_workload)).collect();
     table::render(&heads(), 2, &rows)
 }
 
 /// What the columns mean, for whoever sees the table for the first time.
 pub(crate) const LEGEND: &str = "\
-Per operation: RMW = shared read-modify-writes of mm_count for laziness; TTBR0 = writes of TTBR0_EL1; shoot, resched,
-call, flush = IPIs by reason; TLBI-IS = broadcast, TLBI = local invalidations. dead = address spaces without users
-that still wait to be freed, at the end; most = the most at once so far.
+Per operation: cycles = of the CPU; RMW = shared read-modify-writes of mm_count for laziness; TTBR0 = writes of
+TTBR0_EL1; shoot, resched, call, flush = IPIs by reason; TLBI-IS = broadcast, TLBI = local invalidations. dead =
+address spaces without users that still wait to be freed, at the end; most = the most at once so far.
 ";
 
-/// Which clock each figure came from.
-pub(crate) fn clocks(all: &[Measurement]) -> String {
+/// What the clocks of the table are, by whoever makes them tick.
+pub(crate) fn clocks(all: &[Measurement], ticking: &str) -> String {
     let hz = all.first().map_or(0.0, |measurement| measurement.get("hz"));
-    let cycles = all.iter().any(|measurement| measurement.fields.contains_key("pmccntr_cycles"));
-    let cycles = if cycles { "; pmccntr_cycles, in the file, by PMCCNTR_EL0 of the CPU that measured" } else { "" };
-    format!("Clocks: ops/s by CNTVCT_EL0 at {} Hz{cycles}.\n", table::number(hz))
+    let cycles = all.iter().any(|measurement| measurement.told(CYCLES).is_some());
+    let cycles = if cycles { "PMCCNTR_EL0 of the CPU that measured" } else { "none on this CPU" };
+    format!(
+        "Clocks: CNTVCT_EL0 at {} Hz, cycles by {cycles}; {ticking}. Columns of \"-\" are counts.\n",
+        table::number(hz)
+    )
 }
 
 /// Shared writes per user→idle→user switch under `scheme`, over all workloads whose partner is on another CPU.
@@ -232,16 +254,29 @@ mod tests {
     #[test]
     fn a_row_is_per_operation_and_joins_scopes() {
         let row = remote("refcount", 200, 200).row();
-        let tail = ["100,000", "4.00", "0", "-", "-", "-", "-", "1.00", "0.07", "-", "3"];
+        let tail = ["100,000", "-", "4.00", "0", "-", "-", "-", "-", "1.00", "0.07", "-", "3"];
         assert_eq!(row[2..], tail);
         assert_eq!(row.len(), heads().len());
     }
 
     #[test]
-    fn the_clocks_are_named() {
-        let line = |more: &str| parse("eager", &format!("result workload=a ops=1 ns=1 hz=54000000{more}"));
-        assert_eq!(clocks(&line("")), "Clocks: ops/s by CNTVCT_EL0 at 54,000,000 Hz.\n");
-        assert!(clocks(&line(" pmccntr_cycles=7")).contains("PMCCNTR_EL0"));
+    fn each_figure_has_its_clock() {
+        let all = |more: &str| parse("eager", &format!("result workload=a ops=2 ns=1 hz=54000000{more}"));
+        let words = |text: &str, line: usize| -> Vec<String> {
+            text.lines().nth(line).unwrap_or("").split_whitespace().map(str::to_owned).collect()
+        };
+        let text = table(&all(" pmccntr_cycles=7"));
+        assert_eq!(words(&text, 0)[2..5], ["ops/s", "cycles", "RMW"]);
+        assert_eq!(words(&text, 1)[..4], ["clock:", "CNTVCT", "PMCCNTR", "-"]);
+        assert_eq!(words(&text, 2)[3], "3.50", "cycles of one operation");
+        assert_eq!(words(&table(&all("")), 2)[3], "-");
+        let line = clocks(&all(" pmccntr_cycles=7"), "by the board");
+        assert_eq!(
+            line,
+            "Clocks: CNTVCT_EL0 at 54,000,000 Hz, cycles by PMCCNTR_EL0 of the CPU that measured; by the board. \
+             Columns of \"-\" are counts.\n"
+        );
+        assert!(clocks(&all(""), "").contains("none on this CPU"));
     }
 
     #[test]
@@ -252,6 +287,7 @@ mod tests {
         let pipe = "ctx-threads-pipe-other";
         let expected = [
             "workload scheme".to_owned(),
+            "clock: CNTVCT".to_owned(),
             format!("{pipe} refcount"),
             format!("{pipe} shootdown"),
             "syscall eager".to_owned(),

@@ -1,30 +1,29 @@
 //! `lazuli test`: every suite on a matrix of machines; progress, failures with the way to see them again, one sum.
 
+mod choose;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::board::Board;
-use crate::careful;
-use crate::cargo::{self, TestBinary};
+use crate::card;
+use crate::cargo;
 use crate::guest;
 use crate::hw;
 use crate::hw_test;
-use crate::job::{Expect, Job, Judged};
+use crate::job::{Job, Judged};
 use crate::qemu;
 use crate::report::Tally;
-use crate::scenario::Parts;
-use crate::standin::StandIn;
-use crate::suite::{Cell, Rules, Suite, all_cells, full_cells, pairwise_cells};
 use crate::workers;
+use choose::Tests;
+pub(crate) use choose::{job, kernel_suites};
 
 /// The name of the tests over a serial line, for `--cell`.
 const SERIAL_TEST: &str = "serial-line";
 /// How much of a failed boot's console is shown.
 const TAIL: usize = 30;
-/// The test kernel whose tests panic, which no suite may.
-const ENDINGS: &str = "endings";
 
 /// Options of `lazuli test`.
 #[derive(clap::Args)]
@@ -47,12 +46,12 @@ pub(crate) struct Options {
     /// Archive with the test programs
     #[arg(long)]
     initrd: PathBuf,
-    /// Sources of the test programs; each is /bin/NAME in the archive
+    /// Sources of the test programs
     #[arg(long = "program")]
     programs: Vec<PathBuf>,
-    /// A small program that works, to make wrong ones of
+    /// Folder with the built programs
     #[arg(long)]
-    hello: PathBuf,
+    built: PathBuf,
     /// The stand-in firmware (ELF)
     #[arg(long)]
     firmware: PathBuf,
@@ -62,6 +61,15 @@ pub(crate) struct Options {
     /// Run on the real board behind this serial port, which waits in its chain loader
     #[arg(long)]
     serial: Option<PathBuf>,
+    /// The one suite that the board's card starts, or is to start: with --serial it is heard, with --card written
+    #[arg(long)]
+    suite: Option<String>,
+    /// Write a card that starts --suite
+    #[arg(long, requires = "suite")]
+    card: Option<PathBuf>,
+    /// Folder with the board's own firmware, for --card
+    #[arg(long, default_value = "build/firmware/raspi")]
+    boot_files: PathBuf,
     /// A static busybox for arm64
     #[arg(long)]
     busybox: Option<PathBuf>,
@@ -73,32 +81,56 @@ pub(crate) struct Options {
 /// Runs the tests. Returns whether all passed.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut total = if options.host { cargo::host_tests()? } else { Tally::default() };
-    let (endings, kernels): (Vec<_>, Vec<_>) =
-        cargo::test_kernels()?.into_iter().partition(|test| test.name == ENDINGS);
-    let suites = suites(options, kernels)?;
-    let mut jobs = select(options, &suites)?;
+    std::fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
+    let tests = Tests::build(options)?;
+    if let Some(suite) = &options.suite {
+        return with_card(options, &tests.on_rpi4(suite)?);
+    }
+    let mut jobs = tests.cells()?;
     if let Some(port) = &options.serial {
         jobs.retain(|job| job.machine.board == Board::Rpi4);
         return verdict(&hw::run(port, &jobs)?);
     }
-    let mut single = scenarios(options, endings)?;
-    single.extend(careful(options, &suites)?);
-    jobs.extend(single.into_iter().filter(|job| job.name.contains(&options.cell)));
+    jobs.extend(tests.single()?.into_iter().filter(|job| job.name.contains(&options.cell)));
     jobs.retain(|job| options.board.is_none_or(|board| job.machine.board == board));
     leave_out_what_qemu_lacks(&mut jobs, &mut total)?;
-    let serial = serial_test(options, &suites)?;
+    let with_serial = SERIAL_TEST.contains(&options.cell)
+        && options.board != Some(Board::Virt)
+        && qemu::version()? >= Board::Rpi4.first_qemu();
     ensure!(
-        !jobs.is_empty() || serial.is_some(),
+        !jobs.is_empty() || with_serial,
         "no boot is named `{}`; such a name is ipi-smp4-gic3-shootdown-max-el1",
         options.cell
     );
-    std::fs::create_dir_all(&options.logs).with_context(|| format!("cannot make {}", options.logs.display()))?;
     total.add(run_all(&jobs, &options.logs)?);
-    if let Some(job) = serial {
-        total.add(hw_test::run(&qemu::raw_kernel(&options.chainload)?, &job)?);
+    if with_serial {
+        total.add(serial_test(options, &tests)?);
     }
     println!("\nconsoles are in {}", options.logs.display());
     verdict(&total)
+}
+
+/// Writes the card that starts this job, or hears what it says once it is in the board.
+fn with_card(options: &Options, job: &Job) -> Result<bool> {
+    match (&options.card, &options.serial) {
+        (Some(image), _) => {
+            card::write_image(&card::suite_files(job, &options.boot_files)?, image)?;
+            println!("{} starts {}", image.display(), job.name);
+            Ok(true)
+        }
+        (None, Some(port)) => verdict(&hw::listen_to_card(port, job)?),
+        (None, None) => bail!("a suite that a card starts is heard over a serial port: SERIAL=/dev/ttyUSB0"),
+    }
+}
+
+/// Pushes a program over a bad line, and has a card start it.
+fn serial_test(options: &Options, tests: &Tests<'_>) -> Result<Tally> {
+    hw_test::run(&hw_test::Parts {
+        chainload: &qemu::raw_kernel(&options.chainload)?,
+        program: &tests.on_rpi4("lazycheck")?,
+        hanging: &tests.hanging()?,
+        folder: &options.logs,
+    })
 }
 
 /// Prints the sum. Returns whether all passed.
@@ -112,99 +144,6 @@ pub(crate) fn verdict(total: &Tally) -> Result<bool> {
     }
     println!("{} passed, {} failed", total.passed, total.failures.len());
     Ok(total.failures.is_empty())
-}
-
-/// What is pushed over a serial line, where this QEMU has the board.
-fn serial_test(options: &Options, suites: &[Suite]) -> Result<Option<Job>> {
-    let wanted = SERIAL_TEST.contains(&options.cell) && options.board != Some(Board::Virt);
-    if !wanted || qemu::version()? < Board::Rpi4.first_qemu() {
-        return Ok(None);
-    }
-    let on_rpi4 = |cell: &Cell| cell.board() == Board::Rpi4 && cell.suite(suites).name == "boot";
-    all_cells(suites).iter().find(|cell| on_rpi4(cell)).map(|cell| job(cell, suites)).transpose()
-}
-
-fn rules(source: &Path) -> Result<Rules> {
-    let context = || format!("in {}", source.display());
-    Rules::parse(&std::fs::read_to_string(source).with_context(context)?).with_context(context)
-}
-
-/// The suites that are kernels of their own.
-pub(crate) fn kernel_suites(kernels: Vec<TestBinary>) -> Result<Vec<Suite>> {
-    let suite = |test: TestBinary| {
-        let (kernel, rules) = (qemu::raw_kernel(&test.elf)?, rules(&test.source)?);
-        Ok(Suite { name: test.name, kernel, elf: test.elf, initrd: None, init: None, rules })
-    };
-    kernels.into_iter().map(suite).collect()
-}
-
-fn suites(options: &Options, kernels: Vec<TestBinary>) -> Result<Vec<Suite>> {
-    let mut suites = kernel_suites(kernels)?;
-    for source in &options.programs {
-        let name = source.file_stem().and_then(|name| name.to_str()).context("a program's source has a name")?;
-        suites.push(Suite {
-            name: name.to_owned(),
-            kernel: qemu::raw_kernel(&options.kernel)?,
-            elf: options.kernel.clone(),
-            initrd: Some(options.initrd.clone()),
-            init: Some(format!("/bin/{name}")),
-            rules: rules(source)?,
-        });
-    }
-    Ok(suites)
-}
-
-fn scenarios(options: &Options, endings: Vec<TestBinary>) -> Result<Vec<Job>> {
-    let endings = endings.into_iter().next().with_context(|| format!("cargo built no tests/{ENDINGS}.rs"))?;
-    let parts = Parts {
-        endings: endings.elf,
-        kernel: qemu::raw_kernel(&options.kernel)?,
-        elf: options.kernel.clone(),
-        program: options.hello.clone(),
-        folder: options.logs.clone(),
-    };
-    let mut jobs = parts.refusals()?;
-    jobs.extend(parts.handed_trees()?);
-    jobs.extend(parts.endings()?);
-    jobs.extend(parts.bundles()?);
-    jobs.extend(parts.hardware_ends()?);
-    jobs.extend(parts.typed(&options.initrd)?);
-    jobs.extend(parts.ours(&options.initrd));
-    jobs.extend(parts.recorded(&options.initrd));
-    jobs.push(parts.units(&cargo::user_unit_tests()?)?);
-    match &options.busybox {
-        Some(busybox) => jobs.extend(parts.strangers(busybox)?),
-        None => println!("SKIPPED: the busybox boots, because there is no busybox"),
-    }
-    Ok(jobs)
-}
-
-fn careful(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
-    let standin = StandIn { firmware: &options.firmware, folder: &options.logs };
-    let kernel = qemu::raw_kernel(&options.kernel)?;
-    let parts = careful::Parts { standin, suites, kernel: &kernel, elf: &options.kernel, initrd: &options.initrd };
-    parts.jobs()
-}
-
-/// The boots to run. A full name is looked up in the whole product, so that any failure can be run again by name.
-fn select(options: &Options, suites: &[Suite]) -> Result<Vec<Job>> {
-    let every = all_cells(suites);
-    if let Some(cell) = every.iter().find(|cell| cell.name(suites) == options.cell) {
-        return Ok(vec![job(cell, suites)?]);
-    }
-    let cells = if options.full { full_cells(suites) } else { pairwise_cells(suites) };
-    cells.iter().filter(|cell| cell.name(suites).contains(&options.cell)).map(|cell| job(cell, suites)).collect()
-}
-
-pub(crate) fn job(cell: &Cell, suites: &[Suite]) -> Result<Job> {
-    let suite = cell.suite(suites);
-    Ok(Job {
-        name: cell.name(suites),
-        machine: cell.machine(suites)?,
-        elf: suite.elf.clone(),
-        timeout_s: suite.rules.timeout_s,
-        expect: Expect::Report,
-    })
 }
 
 /// Counts the boots on boards that came with a later QEMU as skipped, and says so.

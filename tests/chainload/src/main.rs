@@ -5,12 +5,13 @@
 //!
 //! ```text
 //! board: "LZRDY\n", again and again
-//! host:  "LZLD", length, CRC-32 of the image, CRC-32 of these two                    board: K or N
-//! host:  for each 1024 bytes, the last filled up: index, bytes, CRC-32 of both       board: K or N
-//! host:  a block with index ffff_ffff                                                board: K or N
+//! host:  "LZLD", length, CRC-32 of the image, CRC-32 of these two                    board: K and ff
+//! host:  for each 1024 bytes, the last filled up: index, bytes, CRC-32 of both       board: K and the index, or NN
+//! host:  a block with index ffff_ffff                                                board: K and ff, or NN
 //! ```
 //!
-//! All numbers have 32 bits, the least byte first. N asks for the same again; a block that comes twice does no harm, and
+//! All numbers have 32 bits, the least byte first; an answer has that of the index, so that one that comes late is not
+//! taken for the answer to what was sent since. NN asks for the same again; a block that comes twice does no harm, and
 //! one that never comes is zero. In the end the image is checked as a whole, and started if it is what the host meant;
 //! else the loader begins anew.
 #![no_std]
@@ -33,7 +34,7 @@ const MAGIC: [u8; 4] = *b"LZLD";
 const END: u32 = u32::MAX;
 const READY: &[u8] = b"LZRDY\n";
 const GOOD: u8 = b'K';
-const AGAIN: u8 = b'N';
+const AGAIN: [u8; 2] = *b"NN";
 
 global_asm!(
     ".section .text.header, \"ax\"",
@@ -84,20 +85,37 @@ fn receive(ports: &mut Ports) -> Result<(), Silence> {
     let mut buffer = [0; BLOCK];
     loop {
         let received = receive_block(ports, &mut buffer)?;
-        let start = received.map_or(usize::MAX, |index| (index as usize).saturating_mul(BLOCK));
-        let room = image.get_mut(start..).filter(|room| !room.is_empty());
-        if received != Some(END) && room.is_none() {
-            ports.drain();
-            ports.write(AGAIN);
-            continue;
+        if received == Some(END) {
+            break;
         }
-        ports.write(GOOD);
-        let Some(room) = room else { break };
-        let len = room.len().min(BLOCK);
-        room[..len].copy_from_slice(&buffer[..len]);
+        let start = received.map_or(usize::MAX, |index| (index as usize).saturating_mul(BLOCK));
+        match (received, image.get_mut(start..).filter(|room| !room.is_empty())) {
+            (Some(index), Some(room)) => {
+                let len = room.len().min(BLOCK);
+                room[..len].copy_from_slice(&buffer[..len]);
+                answer(ports, good(index));
+            }
+            _ => {
+                ports.drain();
+                answer(ports, AGAIN);
+            }
+        }
     }
     maintain(image);
-    if Crc::of(image) == sum { Ok(()) } else { Err(Silence) }
+    if Crc::of(image) != sum {
+        return Err(Silence);
+    }
+    answer(ports, good(END));
+    Ok(())
+}
+
+/// The answer to a block that is whole.
+fn good(index: u32) -> [u8; 2] {
+    [GOOD, index as u8]
+}
+
+fn answer(ports: &Ports, answer: [u8; 2]) {
+    answer.iter().for_each(|&byte| ports.write(byte));
 }
 
 /// Announces itself until a sound header comes.
@@ -105,7 +123,7 @@ fn header(ports: &mut Ports) -> (usize, u32) {
     loop {
         ports.announce(READY);
         let Ok((length, sum)) = try_header(ports) else { continue };
-        ports.write(GOOD);
+        answer(ports, good(END));
         return (length, sum);
     }
 }
