@@ -17,6 +17,9 @@ FIRMWARE =
 QUICK =
 PARALLEL =
 HOURS = 8
+
+SANITIZE =
+LINES =
 V =
 # These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
 export APP ARGS CMDLINE
@@ -32,33 +35,39 @@ TESTS := $(wildcard $(foreach name,conform lazycheck equal fuzz lifetimes glutto
 # It keeps its name: busybox, for one, does what it is called.
 APP_INIT = /app/$(notdir $(APP))
 SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown handoff qsbr eager)
+PLUGIN := target/release/liblazuli_plugin.so
+# The plugin, where it is asked for.
+SANITIZER := $(if $(SANITIZE),$(if $(filter-out tlb,$(SANITIZE)),$(error SANITIZE= is tlb or nothing),$(PLUGIN)))
 LAZULI := cargo run --quiet --package lazuli-tools --
-MACHINE = $(BOARD:%=--board %) --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE"
+MACHINE = $(BOARD:%=--board %) --smp $(SMP) --memory $(MEM) --gic $(GIC) --cpu $(CPU) --cmdline "$$CMDLINE" $(SANITIZER:%=--sanitizer %)
 CARGO_QUIET := $(if $(V),,--quiet)
 # Private items are documented, too, so that their links are checked; a link to one is then no fault.
 DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace test test-all scale test-hw mutations mutants proof worlds loom miri overnight litmus image card flash netboot chainload debug lint bench matrix bars choice clean
+.PHONY: help setup firmware build run trace test test-all scale test-hw mutations mutants proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-12s %s\n' "$$n" "$$t"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-15s %s\n' "$$n" "$$t"; done
 	@echo
 	@echo 'Variables (see README.md): BOARD=rpi4 SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
-	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot SUITE=name-of-one-test PARALLEL=1 QUICK=1 V=1'
+	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot SUITE=name-of-one-test SANITIZE=tlb PARALLEL=1 QUICK=1 V=1'
 
 setup: ## Install what is missing, or say how to
 	$(Q)sh tools/setup.sh
 
-build: setup build/rpi4.dtb ## Build the kernel, the programs, build/lazuli.img and build/initramfs.cpio
+build: setup build/rpi4.dtb $(SANITIZER) ## Build the kernel, the programs, build/lazuli.img and build/initramfs.cpio
 	$(Q)mkdir -p build
 	$(Q)cargo kbuild $(CARGO_QUIET) --release
 	$(Q)cargo ubuild $(CARGO_QUIET)
 	$(Q)$(LAZULI) image build/lazuli.img --kernel $(KERNEL)
 	$(Q)$(LAZULI) cpio build/initramfs.cpio $(IN_BIN)
+
+$(PLUGIN): FORCE | setup
+	$(Q)cargo build $(CARGO_QUIET) --release --package lazuli-plugin
 
 # QEMU has no tree for this board; the card brings the firmware's.
 build/rpi4.dtb: bsp/src/rpi4/rpi4.dts | setup
@@ -96,6 +105,10 @@ matrix: build $(MEASURED:build/initramfs.cpio=) ## Measure every scheme with eve
 bars: build ## Count instructions per operation and compare with the bars
 	$(Q)$(LAZULI) bars --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) --cmdline "$$CMDLINE" $(LAZY_TLB:%=--with %)
 
+count: $(if $(APP),build/app.cpio,build) $(PLUGIN) ## Count instructions, TLBIs, barriers, atomics, SGIs between a program's marks; with LINES=1 lines of memory that move
+	$(Q)$(LAZULI) count --plugin $(PLUGIN) $(if $(LINES),--lines) --kernel $(KERNEL) --initrd $(if $(APP),build/app.cpio,build/initramfs.cpio) \
+	  $(MACHINE) --scheme $(or $(LAZY_TLB),refcount) --init $(if $(APP),$(APP_INIT),/bin/lazybench) --args "$${ARGS:-$(if $(APP),,--once)}"
+
 FIXED := refcount shootdown
 
 choice: build ## Count what choosing the scheme at boot costs a switch, against kernels built for one scheme
@@ -103,11 +116,11 @@ choice: build ## Count what choosing the scheme at boot costs a switch, against 
 	$(Q)$(LAZULI) choice --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) \
 	  $(foreach scheme,$(FIXED),--fixed $(scheme)=$(KERNEL:target/%=target/fixed/$(scheme)/%))
 
-test: build ## Run all tests, on target in a pairwise choice of machines; with BOARD= those of one, with CELL= one boot
+test: build ## Run all tests, on target in a pairwise choice of machines; BOARD= those of one, CELL= one boot, SANITIZE=tlb under the TLB sanitizer
 	$(Q)sh tools/setup.sh busybox
 	$(Q)cargo fbuild $(CARGO_QUIET)
 	$(Q)$(LAZULI) size build/lazuli.img --max 512K
-	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),--host) $(BOARD:%=--board %) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
+	$(Q)$(LAZULI) test $(if $(CELL),--cell $(CELL),$(if $(SANITIZE),,--host)) $(SANITIZER:%=--sanitize %) $(BOARD:%=--board %) $(FULL) --kernel $(KERNEL) --initrd build/initramfs.cpio \
 	  --built $(PROGRAMS) --firmware target/$(TARGET)/release/firmware \
 	  --chainload target/$(TARGET)/release/chainload $(SERIAL:%=--serial %) $(ON_CARD) \
 	  $$(test -x build/busybox/busybox && echo --busybox build/busybox/busybox) $(TESTS:%=--program %)
@@ -133,7 +146,7 @@ litmus: setup ## Judge each ordering that the mm layer relies on by Arm's memory
 	$(Q)$(LAZULI) litmus mm/litmus
 
 # Each part of the proof of the mm layer, the quick ones first.
-PROOF := worlds loom miri litmus mutations
+PROOF := worlds loom miri litmus mutations sanitizer-check
 
 proof: setup ## Prove the mm layer: every part below, about 30 minutes
 	$(Q)$(foreach part,$(PROOF),echo '--- $(part)' && $(MAKE) --no-print-directory $(part) &&) echo 'proven: $(PROOF)'
@@ -156,6 +169,9 @@ miri: setup ## Run mm's unit tests in Miri, where a nightly toolchain has it
 overnight: setup ## Run random programs on random machines for HOURS=8, from another seed each time
 	$(Q)LAZULI_SECONDS=$$(($(HOURS) * 3600)) LAZULI_FROM=$$(($$(date +%s) * 10000)) \
 	  cargo test $(CARGO_QUIET) --package mm --test model random_programs -- --nocapture
+
+sanitizer-check: build $(PLUGIN) ## Break the kernel in ways that QEMU does not show, and see that the TLB sanitizer does
+	$(Q)$(LAZULI) sanitizer-check --plugin $(PLUGIN) --initrd build/initramfs.cpio
 
 image: build/app.cpio ## Make build/lazuli-app.img: kernel, APP= and ARGS= as one bootable file; with BOARD=rpi4 its tree, too
 	$(Q)$(LAZULI) image build/lazuli-app.img --kernel $(KERNEL) --initrd build/app.cpio \

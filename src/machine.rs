@@ -7,11 +7,11 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use mm::frame::FrameAllocator;
 use mm::pte::Table;
 use mm::{
-    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Departure, Entry, Frame, IpiReason, Machine, PAGE_SIZE,
+    Complaint, Config, Counter, CpuId, CpuSet, CpuState, Departure, Entry, Frame, IpiReason, Machine, Mark, PAGE_SIZE,
     PhysAddr, Point, Sequence, System, Ttbr,
 };
 
-use crate::arch::{cpu, jumps, mmu, page, timer, tlbi};
+use crate::arch::{cpu, jumps, mark, mmu, page, timer, tlbi};
 use crate::ipi::{self, Reason};
 use crate::sched::reaper;
 use crate::sync::{self, IrqGuard, PreemptGuard};
@@ -189,6 +189,11 @@ impl Machine for Kernel {
     #[inline(always)]
     fn departure() -> Departure {
         jumps::departure()
+    }
+
+    #[inline(always)]
+    fn mark(mark: Mark, root: Frame) {
+        mark::mark(mark, root);
     }
 
     fn point(point: Point) {

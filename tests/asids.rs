@@ -3,6 +3,7 @@
 //! With few ASIDs, so that a rollover is never far away.
 //@ scheme: every
 //@ append: asid_bits=4
+//@ sanitize: tlb
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,5 @@
 //! Ways to flush (`tlbi=`, `tlbi.piggyback=`, `tlbi.exit=`), whichever this boot chose.
+//@ sanitize: tlb
 #![no_std]
 #![no_main]
 

@@ -5,6 +5,7 @@
 //@ smp: 2 4
 //@ append: asid_bits=4
 //@ timeout: 120
+//@ sanitize: tlb
 #![no_std]
 #![no_main]
 

@@ -5,6 +5,7 @@
 //! What a CPU does unasked (under `qsbr`, when it idles for long), and when a batch is full, depends on how the emulator runs
 //! the others and on who died before: there, only what must hold all the same is expected.
 //@ scheme: every
+//@ sanitize: tlb
 #![no_std]
 #![no_main]
 

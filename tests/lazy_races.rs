@@ -2,6 +2,7 @@
 //!
 //! Built with the feature `fault-points`, which stops a CPU where the mm layer names a point.
 //@ scheme: every
+//@ sanitize: tlb
 #![no_std]
 #![no_main]
 

@@ -3,6 +3,7 @@
 //! The numbers (T21 …) name the scenarios of docs/lazy-tlb.md.
 //@ scheme: every
 //@ smp: 2 4 8
+//@ sanitize: tlb
 #![no_std]
 #![no_main]
 

@@ -71,7 +71,7 @@ pub use cpumask::{CpuMask, CpuSet, MAX_CPUS};
 pub use flush::FlushMode;
 pub use handle::{MmRef, MmUser};
 pub use lazy::{Departure, Entry, Scheme};
-pub use machine::{Complaint, Hardware, IpiReason, Machine, Point};
+pub use machine::{Complaint, Hardware, IpiReason, Machine, Mark, Point};
 pub use mm::Mm;
 pub use ops::{Op, Sequence};
 pub use stats::Counter;

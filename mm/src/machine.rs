@@ -118,6 +118,17 @@ pub enum Point {
     CpuEntering,
 }
 
+/// What the mm layer says to whoever observes the machine from outside, such as a TLB sanitizer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// A root table begins to live: whatever was said of its frame is over.
+    RootMade,
+    /// Nothing can be used any more that the tables below this root do not say.
+    NothingStale,
+    /// The root table is about to be freed: no CPU has it loaded, or walks it.
+    RootFreed,
+}
+
 /// What the mm layer needs from hardware and kernel.
 ///
 /// # The promises a scheme leans on
@@ -247,6 +258,11 @@ pub trait Machine: Sized + Send + Sync + 'static {
     #[inline(always)]
     fn departure() -> Departure {
         Departure::of(&Self::system().config)
+    }
+
+    /// Tells an observer something about a root table. Nobody else takes notice.
+    fn mark(mark: Mark, root: Frame) {
+        let _ = (mark, root);
     }
 
     /// A fault-injection point. Called only with the feature `fault-points`.

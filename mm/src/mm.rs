@@ -12,7 +12,7 @@ use crate::addr::Frame;
 use crate::asid::Context;
 use crate::cpumask::CpuMask;
 use crate::handle::MmUser;
-use crate::machine::{Machine, Point, note, point};
+use crate::machine::{Machine, Mark, Point, note, point};
 use crate::space::Space;
 use crate::stats::Counter;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, LockGuard, Ordering, fence};
@@ -46,6 +46,7 @@ impl<M: Machine> Mm<M> {
     /// A new, empty address space with its first user, or `None` if no frame is left for its root.
     pub fn create() -> Option<MmUser<M>> {
         let root = M::system().frames.alloc_root()?;
+        M::mark(Mark::RootMade, root);
         let pinned = M::pin();
         note(M::cpu_state(), Counter::MmsMade, || root.address().0);
         drop(pinned);

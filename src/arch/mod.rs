@@ -9,6 +9,7 @@ pub mod exception;
 pub mod fault_decode;
 pub mod fpsimd;
 pub mod jumps;
+pub mod mark;
 pub mod mmu;
 pub mod page;
 pub mod pmu;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::guest::{self, ENOUGH, HANG, Outcome};
 use crate::qemu::Machine;
 use crate::report::Tally;
+use crate::sanitizer;
 use crate::symbols::Symbols;
 use crate::trace;
 
@@ -70,7 +71,11 @@ impl Job {
         let log = logs.join(format!("{}.log", self.name));
         let text = format!("{}\n{}", self.machine.shell_line(), outcome.console);
         std::fs::write(&log, text).with_context(|| format!("cannot write {}", log.display()))?;
-        Ok(Judged { tally: judge(&self.expect, &outcome), outcome })
+        let mut tally = judge(&self.expect, &outcome);
+        if self.machine.sanitizer.is_some() {
+            tally.failures.extend(sanitizer::complaint(&outcome.console));
+        }
+        Ok(Judged { tally, outcome })
     }
 }
 

@@ -9,6 +9,7 @@ mod card;
 mod careful;
 mod cargo;
 mod choice;
+mod count;
 mod cpio;
 mod crc;
 mod flash;
@@ -31,6 +32,7 @@ mod qemu;
 mod recorded;
 mod report;
 mod results;
+mod sanitizer;
 mod scale;
 mod scenario;
 mod serial;
@@ -75,6 +77,8 @@ enum Tool {
     },
     /// Count the instructions of the operations that have a bar, and say which bars are met
     Bars(bars::Options),
+    /// Count by the plugin what CPUs execute between a program's marks, or which lines of memory move
+    Count(count::Options),
     /// Count what the choice at boot costs a switch, against kernels built for one scheme
     Choice(choice::Options),
     /// Boot once per scheme, measure, and print one table
@@ -91,6 +95,8 @@ enum Tool {
     Scale(scale::Options),
     /// Boot every test on a matrix of machines
     Test(test::Options),
+    /// Build kernels that are broken in ways that QEMU does not show, and see that the TLB sanitizer does
+    SanitizerCheck(sanitizer::Options),
     /// Write an initramfs
     Cpio {
         /// The archive to write
@@ -177,6 +183,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
             println!("{}", machine.shell_line());
         }
         Tool::Bars(options) => return bars::run(options).map(from),
+        Tool::Count(options) => return count::run(options).map(from),
         Tool::Choice(options) => return choice::run(options).map(from),
         Tool::Bench(options) => return bench::run(options).map(from),
         Tool::Matrix(options) => return matrix::run(options).map(from),
@@ -185,6 +192,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Mutants(options) => return mutants::run(&options).map(from),
         Tool::Scale(options) => return scale::run(&options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
+        Tool::SanitizerCheck(options) => return sanitizer::run(&options).map(from),
         Tool::Cpio { out, files } => {
             let mut archive = cpio::Archive::default();
             files.iter().try_for_each(|spec| archive.add(spec))?;

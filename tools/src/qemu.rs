@@ -69,6 +69,9 @@ pub(crate) struct Machine {
     /// Arguments of the first program, as one string; "double quotes" hold words together
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     pub(crate) args: String,
+    /// Watch it by the TLB sanitizer, which is this plugin
+    #[arg(long)]
+    pub(crate) sanitizer: Option<PathBuf>,
     /// More options for QEMU, after `--`
     #[arg(last = true)]
     pub(crate) extra: Vec<String>,
@@ -95,6 +98,7 @@ impl Machine {
             cmdline: String::new(),
             init: None,
             args: String::new(),
+            sanitizer: None,
             extra: Vec::new(),
         }
     }
@@ -131,7 +135,9 @@ impl Machine {
         if self.icount {
             fixed.extend(["-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2024-01-01T00:00:00,clock=vm"]);
         }
-        words.extend(fixed.into_iter().map(str::to_owned).chain(self.extra.iter().cloned()));
+        words.extend(fixed.into_iter().map(str::to_owned));
+        words.extend(self.sanitizer.iter().flat_map(|plugin| self.sanitizer_arguments(plugin)));
+        words.extend(self.extra.iter().cloned());
         words
     }
 
@@ -144,6 +150,22 @@ impl Machine {
             Board::Rpi4 => vec!["-M", "raspi4b"],
         };
         words.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The plugin reads the tables where QEMU has the memory, which must be a file for that.
+    fn sanitizer_arguments(&self, plugin: &Path) -> [String; 6] {
+        let (base, size) = match self.board {
+            Board::Virt => ("0x40000000", self.memory.as_str()),
+            Board::Rpi4 => ("0", "2G"),
+        };
+        [
+            "-plugin".to_owned(),
+            format!("{},mode=tlb,ram={base}", plugin.display()),
+            "-object".to_owned(),
+            format!("memory-backend-memfd,id=ram,size={size},share=on"),
+            "-machine".to_owned(),
+            "memory-backend=ram".to_owned(),
+        ]
     }
 
     /// The device tree that is named on the command line.
@@ -275,6 +297,16 @@ pub(crate) mod tests {
         let line = Machine { icount: true, gic: 2, virtualization: true, ..machine() }.shell_line();
         assert!(line.contains("virt,gic-version=2,virtualization=on"), "{line}");
         assert!(line.contains("-icount shift=0,sleep=off"), "{line}");
+    }
+
+    #[test]
+    fn the_sanitizer_reads_the_memory_of_the_board() {
+        let watched = Machine { sanitizer: Some("p.so".into()), ..machine() };
+        let line = watched.shell_line();
+        assert!(line.contains("-plugin p.so,mode=tlb,ram=0x40000000 "), "{line}");
+        assert!(line.contains(",size=512M,share=on -machine memory-backend=ram"), "{line}");
+        let line = Machine { board: Board::Rpi4, ..watched }.shell_line();
+        assert!(line.contains(",ram=0 ") && line.contains(",size=2G,"), "{line}");
     }
 
     #[test]

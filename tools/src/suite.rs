@@ -8,6 +8,7 @@
 //! //@ scheme: every      not the five schemes alone, but also with their modifiers
 //! //@ mode: icount      counts instructions; the default, parallel, runs each CPU as a thread of its own
 //! //@ timeout: 120      seconds for one boot
+//! //@ sanitize: tlb     it is among those that the TLB sanitizer watches, when asked to
 //! //@ append: asid_bits=4
 //! //@ args: --seed 7
 //! ```
@@ -80,6 +81,7 @@ pub(crate) struct Rules {
     only: [Vec<String>; AXES.len()],
     icount: bool,
     pub(crate) timeout_s: u64,
+    pub(crate) sanitized: bool,
     append: String,
     args: String,
 }
@@ -88,7 +90,7 @@ impl Default for Rules {
     fn default() -> Self {
         let mut only: [Vec<String>; AXES.len()] = Default::default();
         only[SCHEME] = options::SCHEMES.iter().map(|&scheme| scheme.to_owned()).collect();
-        Self { only, icount: false, timeout_s: 60, append: String::new(), args: String::new() }
+        Self { only, icount: false, timeout_s: 60, sanitized: false, append: String::new(), args: String::new() }
     }
 }
 
@@ -120,9 +122,10 @@ impl Rules {
             ("mode", "icount") => self.icount = true,
             ("mode", "parallel") => self.icount = false,
             ("timeout", seconds) => self.timeout_s = seconds.parse().context("timeout is in seconds")?,
+            ("sanitize", "tlb") => self.sanitized = true,
             ("append", words) => self.append = words.to_owned(),
             ("args", words) => self.args = words.to_owned(),
-            _ => bail!("keys are board, smp, gic, scheme, cpu, el, tlbi, mode, timeout, append, args"),
+            _ => bail!("keys are board, smp, gic, scheme, cpu, el, tlbi, mode, timeout, sanitize, append, args"),
         }
         Ok(())
     }

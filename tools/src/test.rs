@@ -16,6 +16,7 @@ use crate::hw_test;
 use crate::job::{Job, Judged};
 use crate::qemu;
 use crate::report::Tally;
+use crate::sanitizer;
 use crate::workers;
 use choose::Tests;
 pub(crate) use choose::{job, kernel_suites};
@@ -70,6 +71,9 @@ pub(crate) struct Options {
     /// Folder with the board's own firmware, for --card
     #[arg(long, default_value = "build/firmware/raspi")]
     boot_files: PathBuf,
+    /// Run only the suites that say so in their source, watched by the TLB sanitizer, which is this plugin
+    #[arg(long)]
+    sanitize: Option<PathBuf>,
     /// A static busybox for arm64
     #[arg(long)]
     busybox: Option<PathBuf>,
@@ -87,6 +91,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         return with_card(options, &tests.on_rpi4(suite)?);
     }
     let mut jobs = tests.cells()?;
+    if let Some(plugin) = &options.sanitize {
+        return sanitized(options, jobs, plugin);
+    }
     if let Some(port) = &options.serial {
         jobs.retain(|job| job.machine.board == Board::Rpi4);
         return verdict(&hw::run(port, &jobs)?);
@@ -108,6 +115,19 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     println!("\nconsoles are in {}", options.logs.display());
     verdict(&total)
+}
+
+/// Runs boots watched by the TLB sanitizer. It takes longer; counting instructions instead of time, no guest notices.
+fn sanitized(options: &Options, mut jobs: Vec<Job>, plugin: &Path) -> Result<bool> {
+    sanitizer::check_qemu()?;
+    for job in &mut jobs {
+        job.machine.sanitizer = Some(plugin.to_owned());
+        job.machine.icount = true;
+        job.timeout_s *= sanitizer::PATIENCE;
+    }
+    jobs.retain(|job| options.board.is_none_or(|board| job.machine.board == board));
+    ensure!(!jobs.is_empty(), "no boot that the sanitizer watches is named `{}`", options.cell);
+    verdict(&run_all(&jobs, &options.logs)?)
 }
 
 /// Writes the card that starts this job, or hears what it says once it is in the board.
@@ -210,7 +230,8 @@ impl Progress {
                 println!("{}", guest::tail(&outcome.console, TAIL));
             }
             tally.failures.iter().for_each(|failure| println!("  {failure}"));
-            println!("  again: make test CELL={}\n", job.name);
+            let watched = if job.machine.sanitizer.is_some() { " SANITIZE=tlb" } else { "" };
+            println!("  again: make test CELL={}{watched}\n", job.name);
         }
         tally.failures.iter_mut().for_each(|failure| *failure = format!("{} {failure}", job.name));
         state.1.add(tally);

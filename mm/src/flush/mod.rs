@@ -17,7 +17,7 @@ mod holders;
 mod pieces;
 
 use crate::addr::{Asid, Page, PageRange};
-use crate::machine::{Machine, Point, note, point};
+use crate::machine::{Machine, Mark, Point, note, point};
 use crate::mm::Mm;
 use crate::ops::Sequence;
 use crate::stats::Counter;
@@ -79,6 +79,7 @@ pub fn invalidate<M: Machine>(mm: &Mm<M>, extent: &Extent) {
         FlushMode::Ipi => holders::ask_all(mm, extent, false),
         FlushMode::Auto => holders::ask_or_broadcast(mm, extent, true),
     }
+    M::mark(Mark::NothingStale, mm.root());
 }
 
 /// As [`invalidate`], for an `Mm` whose users are gone: what lazy CPUs have to do later anyway, to
@@ -95,6 +96,7 @@ pub(crate) fn invalidate_dying<M: Machine>(mm: &Mm<M>, extent: &Extent) {
         // No later flush gains from their leaving: asking them pays only where the scheme would ask.
         FlushMode::Auto => holders::ask_or_broadcast(mm, extent, config.shoots_each()),
     }
+    M::mark(Mark::NothingStale, mm.root());
 }
 
 /// `tlbi.exit=retire`: every CPU leaves the root of an `Mm` whose users are gone, and its ASID is
@@ -109,6 +111,7 @@ pub(crate) fn retire<M: Machine>(mm: &Mm<M>) -> bool {
         return false;
     }
     mm.context().retire();
+    M::mark(Mark::NothingStale, mm.root());
     let _pinned = M::pin();
     note(M::cpu_state(), Counter::AsidsRetired, || mm.root().address().0);
     true

@@ -6,7 +6,7 @@
 use crate::addr::CpuId;
 use crate::handle::DeadMm;
 use crate::lazy::{Evicted, note_of};
-use crate::machine::{Complaint, IpiReason, Machine, Point, note, point};
+use crate::machine::{Complaint, IpiReason, Machine, Mark, Point, note, point};
 use crate::mm::Mm;
 use crate::stats::Counter;
 use crate::sync::{AtomicBool, Ordering};
@@ -56,6 +56,7 @@ impl<M: Machine> System<M> {
         count_free(&dead);
         // The ASID is not given back: its number stays taken until the generation ends, so no
         // entry cached under it can ever be another's.
+        M::mark(Mark::RootFreed, dead.root());
         self.frames.free_root(dead.root());
         dead.free();
     }

@@ -35,6 +35,7 @@ impl<'o> Tests<'o> {
         for source in &options.programs {
             suites.push(program(options, source)?);
         }
+        suites.retain(|suite| suite.rules.sanitized || options.sanitize.is_none());
         Ok(Self { options, suites, endings })
     }
 

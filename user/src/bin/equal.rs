@@ -1,6 +1,7 @@
 //! `equal [SEED STEPS]`: a random life must give the number that was recorded, whatever the kernel's schemes (T57).
 //@ scheme: every
 //@ timeout: 240
+//@ sanitize: tlb
 
 use std::{io, process::ExitCode};
 

@@ -3,6 +3,7 @@
 //@ smp: 2 4
 //@ args: 12
 //@ timeout: 240
+//@ sanitize: tlb
 
 use std::{
     arch::asm,

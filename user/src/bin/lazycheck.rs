@@ -1,5 +1,6 @@
 //! Checks what user programs must never notice of lazy TLBs. `lazycheck [WORD]` runs those with that word in the name.
 //@ timeout: 240
+//@ sanitize: tlb
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! `lifetimes N`: N processes are forked, exit and are reaped. Memory must come back.
 //@ args: 3000
 //@ timeout: 240
+//@ sanitize: tlb
 
 use std::process::ExitCode;
 

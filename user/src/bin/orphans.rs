@@ -2,6 +2,7 @@
 //@ smp: 1 4
 //@ gic: 3
 //@ el: 1
+//@ sanitize: tlb
 
 use std::{
     process::ExitCode,
