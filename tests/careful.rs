@@ -8,9 +8,11 @@ extern crate alloc;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTP_CTL_EL0, CNTPCT_EL0, CNTVCT_EL0, MIDR_EL1, Readable, Writeable};
 use lazuli::arch::mmu::{self, PAGE};
+use lazuli::ipi::{self, Reason};
 use lazuli::machine::Kernel;
 use lazuli::platform::{self, Region};
 use lazuli::{kernel_tests, percpu, smp};
@@ -19,6 +21,7 @@ use mm::Machine;
 kernel_tests! {
     bss_is_zero,
     all_cpus_came,
+    noise_in_registers_is_gone,
     what_is_no_ram_is_not_mapped,
     free_memory_was_dirty_and_is_outside_of_what_is_taken,
     reserved_memory_is_left_alone,
@@ -38,6 +41,24 @@ fn bss_is_zero() {
 
 fn all_cpus_came() {
     assert_eq!(smp::online().count(), percpu::count());
+}
+
+/// What shows at EL1 of what the firmware left at EL2, on every CPU: which CPU it seems to be, how far the virtual counter
+/// is off the physical one (no more than the time between two looks), and whether the physical timer can be reached.
+fn noise_in_registers_is_gone() {
+    const CORTEX_A72: u64 = 0x41 << 24 | 0xd08 << 4;
+    fn look(_: usize) {
+        CNTP_CTL_EL0.set(0);
+        let (virtual_now, physical) = (CNTVCT_EL0.get(), CNTPCT_EL0.get());
+        let is_near = physical.wrapping_sub(virtual_now) < CNTFRQ_EL0.get();
+        if MIDR_EL1.get() & 0xff00_fff0 == CORTEX_A72 && is_near {
+            CLEAN.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    /// Relaxed: the call waits until all CPUs have looked.
+    static CLEAN: AtomicUsize = AtomicUsize::new(0);
+    ipi::on_each_cpu_mask(Reason::Call, &ipi::online(), look, 0, true);
+    assert_eq!(CLEAN.load(Ordering::Relaxed), percpu::count());
 }
 
 fn word(pa: u64) -> u64 {
