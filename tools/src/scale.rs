@@ -19,7 +19,7 @@ const FEW_ASIDS: (&str, &str) = ("asid_bits=4", "asid_bits=7");
 /// For so many stacks.
 const MEMORY: &str = "2G";
 /// How much longer one of their boots may take than where CPUs of the host and of the guest are about as many.
-const PATIENCE: u64 = 4;
+const PATIENCE: u64 = 10;
 /// As many as the mm layer is built for.
 const MOST: u32 = 512;
 /// Seconds that they may take, from the start of QEMU on.
