@@ -5,6 +5,7 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
+use core::hint::black_box;
 
 use aarch64_cpu::registers::{CurrentEL, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1};
 use lazuli::arch::stack::{KernelStack, STACK_SIZE};
@@ -18,6 +19,7 @@ kernel_tests! {
     user_half_is_empty,
     translation_is_what_mm_relies_on,
     linear_map_reaches_the_image,
+    bytes_are_copied_and_set_at_every_length,
     heap_gives_and_takes,
     stacks_are_used_again,
     cpu_knows_its_number,
@@ -55,6 +57,23 @@ fn linear_map_reaches_the_image() {
     // SAFETY: the linear map has all RAM, and the image's rodata never changes.
     let seen = unsafe { mmu::phys_to_virt(pa).cast::<u32>().read_volatile() };
     assert_eq!(seen, MARK);
+}
+
+/// `memcpy` and `memset` are ours: they touch what they are to touch, and not a byte more.
+fn bytes_are_copied_and_set_at_every_length() {
+    let source: [u8; 256] = core::array::from_fn(|index| index as u8);
+    for len in 0..200 {
+        for start in 0..9 {
+            let mut target = [0xa5; 256];
+            target[start..][..black_box(len)].copy_from_slice(&source[3..][..black_box(len)]);
+            let copied = |index: usize| (start..start + len).contains(&index);
+            let expected = |index: usize| if copied(index) { source[3 + index - start] } else { 0xa5 };
+            assert!((0..256).all(|index| target[index] == expected(index)), "{len} bytes copied to {start}");
+            target[start..][..black_box(len)].fill(black_box(0x5c));
+            let expected = |index: usize| if copied(index) { 0x5c } else { 0xa5 };
+            assert!((0..256).all(|index| target[index] == expected(index)), "{len} bytes set at {start}");
+        }
+    }
 }
 
 fn heap_gives_and_takes() {

@@ -1,6 +1,7 @@
 //! The CPU: how it boots, maps memory, takes exceptions and reaches user memory.
 
 pub mod boot;
+mod bytes;
 pub mod context;
 pub mod cpu;
 pub mod el0;
