@@ -20,6 +20,7 @@ HOURS = 8
 
 SANITIZE =
 LINES =
+CHECK =
 V =
 # These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
 export APP ARGS CMDLINE
@@ -46,7 +47,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace test test-all scale test-hw mutations mutants proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
+.PHONY: help setup firmware build run trace report test test-all scale test-hw mutations mutants proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -97,6 +98,13 @@ trace: $(if $(APP),build/app.cpio,build) ## Write build/trace.json, what the ker
 	$(Q)$(LAZULI) trace --kernel $(KERNEL) --initrd $(if $(APP),build/app.cpio,build/initramfs.cpio) $(MACHINE) $(if $(PARALLEL),--parallel) \
 	  --scheme $(or $(LAZY_TLB),shootdown) --init /bin/init \
 	  --args "--trace $(if $(APP),$(APP_INIT) $$ARGS,/bin/lazybench $${ARGS:-exit-threads --ops 20})"
+
+# Which figures there are, bench, bars and matrix decide; the two time lines are made here.
+report: build ## Write build/report.html and docs/RESULTS.md of what bench, bars and matrix measured; CHECK=1 opens it in Chromium
+	$(if $(CHECK),$(Q)sh tools/setup.sh chromium)
+	$(Q)$(foreach scheme,shootdown handoff,$(LAZULI) trace --json build/trace-$(scheme).json --kernel $(KERNEL) \
+	  --initrd build/initramfs.cpio --scheme $(scheme) --init /bin/init --args "--trace /bin/lazybench exit-threads --ops 20" >/dev/null &&) true
+	$(Q)$(LAZULI) report --page docs/RESULTS.md $(if $(CHECK),--check)
 
 matrix: build $(MEASURED:build/initramfs.cpio=) ## Measure every scheme with every modifier and way to flush, and judge the bars; QUICK=1 for few, in 5 minutes
 	$(Q)$(LAZULI) matrix --kernel $(KERNEL) --initrd $(MEASURED) $(BOARD:%=--board %) --cpu $(CPU) --memory $(MEM) \

@@ -5,6 +5,7 @@
 #   sh tools/setup.sh firmware   Debian's boot code of the Raspberry Pi, into build/firmware
 #   sh tools/setup.sh busybox    Debian's arm64 busybox, into build/busybox (the host is not touched)
 #   sh tools/setup.sh herd       herd7 of Debian unstable with a libc of its own, into build/herd, or the one in PATH
+#   sh tools/setup.sh chromium   Debian's Chromium, which make report CHECK=1 opens the report in
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -162,5 +163,6 @@ case ${1:-} in
     busybox) busybox ;;
     firmware) firmware ;;
     herd) herd ;;
+    chromium) command -v chromium >/dev/null || install "Chromium" chromium ;;
     *) die "unknown word $1" ;;
 esac

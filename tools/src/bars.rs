@@ -1,8 +1,10 @@
 //! `lazuli bars`: what an operation may cost, in instructions, and what it does cost.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::json;
 
 use crate::guest;
 use crate::qemu::{self, Machine};
@@ -16,6 +18,9 @@ pub(crate) struct Options {
     /// Lazy TLB scheme
     #[arg(long, default_value = "refcount")]
     with: String,
+    /// Where the figures go
+    #[arg(long, default_value = "build/bars.json")]
+    json: PathBuf,
     #[command(flatten)]
     machine: Machine,
 }
@@ -47,7 +52,7 @@ const BARS: &[Bar] = &[
 pub(crate) fn run(mut options: Options) -> Result<bool> {
     let symbols = Symbols::open(&options.machine.kernel).ok();
     options.machine.kernel = qemu::raw_kernel(&options.machine.kernel)?;
-    let (mut rows, mut good) = (Vec::new(), true);
+    let (mut rows, mut figures, mut good) = (Vec::new(), Vec::new(), true);
     for bar in BARS {
         eprintln!("{} ...", bar.what);
         let machine = Machine { scheme: Some(options.with.clone()), ..options.machine.clone() };
@@ -58,6 +63,7 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
         }
         let met = cost.is_some_and(|cost| cost <= bar.most);
         good &= met;
+        figures.push(json!({ "operation": bar.what, "instructions": cost, "most": bar.most }));
         rows.push(vec![
             bar.what.to_owned(),
             if met { "met" } else { "MISSED" }.to_owned(),
@@ -65,6 +71,9 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
             table::number(bar.most),
         ]);
     }
+    let file = json!({ "machine": options.machine.shell_line(), "scheme": options.with, "bars": figures });
+    std::fs::write(&options.json, format!("{file:#}\n"))
+        .with_context(|| format!("cannot write {}", options.json.display()))?;
     println!("{}", table::render(&["operation", "bar", "instructions", "at most"], 2, &rows));
     println!("Instructions of all CPUs, at EL0 and EL1, for one operation; -cpu {}, -icount.", options.machine.cpu);
     Ok(good)

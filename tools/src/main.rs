@@ -26,6 +26,7 @@ mod matrix;
 mod mutants;
 mod on_boards;
 mod options;
+mod page;
 mod pairwise;
 mod push;
 mod qemu;
@@ -87,6 +88,8 @@ enum Tool {
     Matrix(matrix::Options),
     /// Judge the orderings that the code relies on by Arm's memory model, with herd7
     Litmus(litmus::Options),
+    /// Write what was measured as one page, and as tables
+    Report(page::Options),
     /// Run a program, and write what the kernel recorded as a file that Perfetto opens
     Trace(trace::Options),
     /// Break the mm layer in every way that cargo-mutants knows, and see which test notices
@@ -188,6 +191,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Bench(options) => return bench::run(options).map(from),
         Tool::Matrix(options) => return matrix::run(options).map(from),
         Tool::Litmus(options) => return litmus::run(&options).map(from),
+        Tool::Report(options) => page::run(&options)?,
         Tool::Trace(options) => return trace::run(options).map(from),
         Tool::Mutants(options) => return mutants::run(&options).map(from),
         Tool::Scale(options) => return scale::run(&options).map(from),

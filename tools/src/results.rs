@@ -153,8 +153,14 @@ fn clock_row() -> Vec<String> {
     clocks.chain(std::iter::repeat_n("-".to_owned(), heads().len() - 4)).collect()
 }
 
-/// One table of all boots: workloads in the order they ran, the schemes of each next to one another.
+/// One table of all boots, as text.
 pub(crate) fn table(all: &[Measurement]) -> String {
+    let (heads, rows) = cells(all);
+    table::render(&heads.iter().map(String::as_str).collect::<Vec<_>>(), 2, &rows)
+}
+
+/// Its heads and rows: workloads in the order they ran, the schemes of each next to one another.
+pub(crate) fn cells(all: &[Measurement]) -> (Vec<String>, Vec<Vec<String>>) {
     let mut order: Vec<&str> = Vec::new();
     for measurement in all {
         if !order.contains(&measurement.workload.as_str()) {
@@ -163,8 +169,8 @@ pub(crate) fn table(all: &[Measurement]) -> String {
     }
     let of_workload =
         |name: &&str| all.iter().filter(|m| m.workload == *name).map(Measurement::row).collect::<Vec<_>>();
-    let rows: Vec<_> = std::iter::once(clock_row()).chain(order.iter().flat_map(of_workload)).collect();
-    table::render(&heads(), 2, &rows)
+    let rows = std::iter::once(clock_row()).chain(order.iter().flat_map(of_workload)).collect();
+    (heads().into_iter().map(str::to_owned).collect(), rows)
 }
 
 /// What the columns mean, for whoever sees the table for the first time.
