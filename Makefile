@@ -47,7 +47,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace report test test-all scale test-hw mutations mutants proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
+.PHONY: help setup firmware build run trace report test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -142,6 +142,11 @@ test-all: ## Run all tests on every number of CPUs, interrupt controller and sch
 
 mutations: setup ## Break the mm layer in every known way and see which test notices
 	$(Q)cargo run $(CARGO_QUIET) --package mm --example mutate
+
+coverage: setup ## Count the lines of the mm layer that its tests run: 95 % at least
+	$(Q)command -v cargo-llvm-cov >/dev/null || { echo 'cargo-llvm-cov is missing; run: cargo install cargo-llvm-cov && rustup component add llvm-tools'; exit 1; }
+	$(Q)LAZULI_SEEDS=20 cargo llvm-cov --package mm --lib --test tables --test model --ignore-filename-regex 'mm/tests' \
+	  --fail-under-lines 95
 
 SHARD := 1/1
 

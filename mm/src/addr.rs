@@ -145,7 +145,17 @@ impl Ttbr {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::format;
+
     use super::*;
+
+    #[test]
+    fn each_kind_of_address_is_printed_as_what_it_is() {
+        let frame = Frame::containing(PhysAddr(0x1234_5000));
+        let printed = format!("{:?} {:?} {:?}", PhysAddr(0x10), frame, Page::from_number(2));
+        assert_eq!(printed, "PA 0x10 frame 0x12345000 page 0x2000");
+    }
 
     /// Arm ARM, TTBR0_EL1: ASID in bits 63:48, BADDR in 47:1.
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long)]
     report: bool,
     /// Where the copy is built and the log is kept
-    #[arg(long, default_value = "target/mutants")]
+    #[arg(long, default_value = "target/all-mutants")]
     out: PathBuf,
     /// Why which survivor is none: a line for each
     #[arg(long, default_value = "mm/equivalent-mutants.txt")]

@@ -221,6 +221,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
         edits: &[("flush/holders.rs", "    if !trim || cpu.owns(mm) {\n", "    if !trim {\n")],
     },
     Mutation {
+        name: "clear the bit of what the running task owns (tlbi=auto)",
+        edits: &[(
+            "flush/holders.rs",
+            "        return here(mm, extent);\n    }\n    if cpu.has_loaded(mm) {\n",
+            "        here(mm, extent);\n        if trim {\n            mm.holders().clear_own(cpu.id);\n        }\n        return;\n    }\n    if cpu.has_loaded(mm) {\n",
+        )],
+    },
+    Mutation {
         name: "read the ASID before the DSB (tlbi=ipi)",
         edits: &[(
             "flush/holders.rs",
@@ -390,6 +398,14 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
             "lazy/mod.rs",
             "            Self::Handoff => handoff::hand_off(system, dead).map_or(Evicted::HandedOver, Evicted::Gone),\n",
             "            Self::Handoff => match system.config.scheme {\n                _ => Evicted::Gone(dead),\n            },\n",
+        )],
+    },
+    Mutation {
+        name: "free in the switch (handoff)",
+        edits: &[(
+            "switch.rs",
+            "            self.left_last.put(dead);\n",
+            "            M::system().frames.free_root(dead.root());\n            core::mem::forget(dead);\n",
         )],
     },
     Mutation {

@@ -25,6 +25,8 @@ const BEFORE_THE_MMU: &str = "enable_mmu";
 /// Bits 4:0, where an instruction names its first register.
 const REGISTER: u32 = 0x1f;
 
+/// What the build leaves where boot writes a jump.
+const BRK: u32 = 0xd420_0000;
 /// `MSR TTBR0_EL1, Xt`: S3_0_C2_C0_0.
 const MSR_TTBR0: u32 = 0xd518_2000;
 /// `SYS #op1, C8, Cm, #op2, Xt` with op1 = 0 (EL1): all TLBIs that the kernel could use.
@@ -109,7 +111,10 @@ impl Code {
         }
         assert!(instructions.len() > 10_000, "{} has hardly any code", path.display());
         let lines = addr2line::Loader::new(&path).expect("the kernel has debug information");
-        Self { instructions, functions, jumps: jumps(&file), lines }
+        let code = Self { instructions, functions, jumps: jumps(&file), lines };
+        let asks = |place: &u64| code.index_of(*place).is_some_and(|at| code.instructions[at].1 & 0xffe0_001f == BRK);
+        assert!(code.jumps.keys().all(asks), "the records of the jumps name something else than a BRK");
+        code
     }
 
     /// The source file of an instruction; that of what was inlined there, if something was.
