@@ -55,8 +55,13 @@ loom::thread_local! {
     static MAY_WAIT: Cell<bool> = Cell::new(true);
 }
 
-/// Runs `scenario` in every way, each time on a new machine of so many CPUs.
+/// Runs `scenario` in every way under a scheme, each time on a new machine of so many CPUs.
 pub(super) fn check(scheme: Scheme, cpus: usize, scenario: impl Fn() + Send + Sync + 'static) {
+    check_with(Config { scheme, ..Config::default() }, cpus, scenario);
+}
+
+/// The same with all options.
+pub(super) fn check_with(config: Config, cpus: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
     builder.max_branches = 20_000;
@@ -71,7 +76,7 @@ pub(super) fn check(scheme: Scheme, cpus: usize, scenario: impl Fn() + Send + Sy
         BOARD.set(Some(Box::leak(Box::new(board))));
         // As few numbers as there may be.
         let bits = (cpus as u32 + 2).next_power_of_two().trailing_zeros();
-        let config = Config { scheme, asid_bits: Some(bits), ..Config::default() };
+        let config = Config { asid_bits: Some(bits), ..config };
         let system = System::new(config, cpus, Hardware::plain(8), frames).expect("the options mean something");
         SYSTEM.set(Some(Box::leak(Box::new(system))));
         scenario();

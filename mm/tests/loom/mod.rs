@@ -8,4 +8,4 @@ mod lifetimes;
 mod numbers;
 mod schemes;
 
-use host::check;
+use host::{check, check_with};

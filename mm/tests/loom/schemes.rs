@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use super::check;
 use super::host::{FRAMES, Host, cpu, free_frames, serve};
+use super::{check, check_with};
 use crate::sync::{AtomicBool, Ordering};
-use crate::{Machine, Mm, MmUser, Scheme};
+use crate::{Config, Machine, Mm, MmUser, Scheme, Target};
+
+fn plain(scheme: Scheme) -> Config {
+    Config { scheme, ..Config::default() }
+}
 
 fn create() -> MmUser<Host> {
     Mm::create().expect("there are frames")
@@ -31,8 +35,8 @@ fn serve_until(done: &AtomicBool) {
 
 /// CPU 1 runs in an address space, is lazy on it, and leaves it for another, while CPU 0 gives its own user back. Whoever is
 /// last: it is freed once, after CPU 1's walks of it. (`table` in `host` is where loom would object.)
-fn dropped_while_a_lazy_cpu_leaves(scheme: Scheme) {
-    check(scheme, 2, move || {
+fn dropped_while_a_lazy_cpu_leaves(config: Config) {
+    check_with(config, 2, move || {
         let (dead, next) = (create(), create());
         let (entering, done) = (dead.clone(), Arc::new(AtomicBool::new(false)));
         let dropped = done.clone();
@@ -42,15 +46,19 @@ fn dropped_while_a_lazy_cpu_leaves(scheme: Scheme) {
             serve_until(&dropped);
         });
         drop(dead);
+        if config.scheme == Scheme::Qsbr {
+            // Frees what CPU 1's epoch says it has left.
+            Host::system().reap();
+        }
         // Release: pairs with the Acquire in `serve_until`.
         done.store(true, Ordering::Release);
         other.join().expect("it ends");
-        if scheme == Scheme::Handoff {
+        if config.scheme == Scheme::Handoff {
             // CPU 1 was the last to leave it, and has handed it on.
             Host::system().free_all_dead();
         }
-        let kept = usize::from(matches!(scheme, Scheme::Refcount | Scheme::Handoff));
-        if scheme == Scheme::Qsbr {
+        let kept = usize::from(matches!(config.scheme, Scheme::Refcount | Scheme::Handoff));
+        if config.scheme == Scheme::Qsbr {
             return assert!(free_frames() >= FRAMES - 3, "what waits is not freed");
         }
         assert_eq!(free_frames(), FRAMES - 1 - kept, "what CPU 1 is still lazy on, and no more");
@@ -59,27 +67,33 @@ fn dropped_while_a_lazy_cpu_leaves(scheme: Scheme) {
 
 #[test]
 fn refcount() {
-    dropped_while_a_lazy_cpu_leaves(Scheme::Refcount);
+    dropped_while_a_lazy_cpu_leaves(plain(Scheme::Refcount));
 }
 
 #[test]
 fn shootdown() {
-    dropped_while_a_lazy_cpu_leaves(Scheme::Shootdown);
+    dropped_while_a_lazy_cpu_leaves(plain(Scheme::Shootdown));
+}
+
+/// Asked by their slots, CPUs that name another have left.
+#[test]
+fn shootdown_by_slot() {
+    dropped_while_a_lazy_cpu_leaves(Config { target: Target::Slot, ..plain(Scheme::Shootdown) });
 }
 
 #[test]
 fn handoff() {
-    dropped_while_a_lazy_cpu_leaves(Scheme::Handoff);
+    dropped_while_a_lazy_cpu_leaves(plain(Scheme::Handoff));
 }
 
 #[test]
 fn qsbr() {
-    dropped_while_a_lazy_cpu_leaves(Scheme::Qsbr);
+    dropped_while_a_lazy_cpu_leaves(plain(Scheme::Qsbr));
 }
 
 #[test]
 fn eager() {
-    dropped_while_a_lazy_cpu_leaves(Scheme::Eager);
+    dropped_while_a_lazy_cpu_leaves(plain(Scheme::Eager));
 }
 
 /// Handoff's slots and tags: two CPUs leave while a third tags them.

@@ -321,6 +321,7 @@ impl World {
     /// tells.
     pub(super) fn fail(&self, state: Locked<'_>, why: &str) -> ! {
         self.blame(state, why);
+        assert!(super::this_thread().is_some(), "{why}");
         stop_for_ever()
     }
 

@@ -76,6 +76,9 @@ impl Machine for Lying {
     }
 
     fn run(sequence: Sequence, operand: u64) {
+        if sequence == Sequence::LoadRoot {
+            world().expect(Ttbr(operand).root());
+        }
         for &op in sequence.ops() {
             world().step(Event::Op(op, operand), |state, cpu| state.execute(cpu, op, operand));
         }
@@ -98,6 +101,7 @@ impl Machine for Lying {
     }
 
     fn table(frame: Frame) -> &'static Table {
+        world().expect(frame);
         world().lock().memory.table(frame)
     }
 
@@ -154,6 +158,17 @@ impl Machine for Lying {
 }
 
 impl World {
+    /// The mm layer names a frame: is there such a one? Who follows an `Mm` that was freed finds none.
+    fn expect(&self, frame: Frame) {
+        let state = self.lock();
+        if !state.memory.has(frame) {
+            self.fail(
+                state,
+                &format!("the mm layer reaches for {frame:?}, which does not exist: by an `Mm` that was freed?"),
+            );
+        }
+    }
+
     /// A frame begins a new use: from here on, whoever still reaches its former one is caught.
     fn fill(&'static self, frame: Frame, word: impl Fn(usize) -> u64) {
         self.step(Event::Reuse(frame), |state, _| state.memory.reuse(frame, word));

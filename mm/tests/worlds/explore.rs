@@ -1,7 +1,7 @@
 //! Every interleaving of a small world: each state is reached once, and everything that can happen next is tried from it.
 //!
 //! A state is the memory of the machine: what the mm layer keeps, the stacks of all threads, and what the hardware holds.
-//! Two ways that lead to the same bytes have the same futures, so the second is not followed again. Docs/decisions has why.
+//! Two ways that lead to the same bytes have the same futures, so the second is not followed again. `docs/decisions/0015` has why.
 
 use std::collections::HashMap;
 use std::ops::Range;
