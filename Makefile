@@ -173,7 +173,7 @@ loom: setup ## Check the protocols between CPUs on loom's atomics
 # Few cases of each property: an interpreter runs them.
 miri: setup ## Run mm's unit tests in Miri, where a nightly toolchain has it
 	$(Q)if cargo +nightly miri --version >/dev/null 2>&1; then \
-	  MIRIFLAGS='-Zmiri-disable-isolation -Zmiri-permissive-provenance' \
+	  RUST_BACKTRACE=0 MIRIFLAGS='-Zmiri-disable-isolation -Zmiri-permissive-provenance' \
 	    cargo +nightly miri test $(CARGO_QUIET) --package mm --lib --target-dir target/miri; \
 	else \
 	  echo 'SKIPPED: no Miri here. rustup toolchain install nightly --component miri brings it'; \
