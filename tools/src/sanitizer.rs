@@ -113,7 +113,7 @@ const MUTATIONS: &[Mutation] = &[
         edits: &[(TLBI, "\"tlbi vmalle1\"\n    };", "\"nop\"\n    };")],
         cmdline: "asid_bits=4 lazy_tlb=shootdown tlbi.exit=retire",
         program: LIFETIMES,
-        alarm: "may use",
+        alarm: OVERDUE,
     },
     Mutation {
         name: "a barrier that waits for no TLBI",
@@ -123,13 +123,6 @@ const MUTATIONS: &[Mutation] = &[
         alarm: OVERDUE,
     },
     Mutation {
-        name: "walk caches stay when tables are freed",
-        edits: &[(TLBI, "\"tlbi vae1is, {operand}\"", "\"tlbi vale1is, {operand}\"")],
-        cmdline: "",
-        program: ("/bin/lazycheck", "range-munmap"),
-        alarm: "the walk of",
-    },
-    Mutation {
         name: "programs' pages are global",
         edits: &[("mm/src/pte.rs", "        | Self::NOT_GLOBAL\n", "")],
         cmdline: "",
@@ -137,15 +130,12 @@ const MUTATIONS: &[Mutation] = &[
         alarm: "every ASID",
     },
     Mutation {
-        name: "a root is freed under a lazy CPU",
-        edits: &[
-            ("mm/src/lazy/final_drop.rs", " || !nobody_holds(&dead)", ""),
-            (
-                "mm/src/lazy/shootdown.rs",
-                "if !leave(M::cpu_state(), mm)",
-                "if mm.is_init() && !leave(M::cpu_state(), mm)",
-            ),
-        ],
+        name: "a root is freed before lazy CPUs leave it",
+        edits: &[(
+            "mm/src/lazy/final_drop.rs",
+            "        match self.config.scheme.evict(self, dead) {",
+            "        M::mark(Mark::RootFreed, dead.root());\n        match self.config.scheme.evict(self, dead) {",
+        )],
         cmdline: "lazy_tlb=shootdown",
         program: LIFETIMES,
         alarm: "frees root",

@@ -118,7 +118,7 @@ impl Sanitizer {
                 Ok(())
             }
             PROMISED => world.promised(cpu, pc, root),
-            _ => world.freed(cpu, pc, root),
+            _ => world.freed(&self.watch, cpu, pc, root),
         };
         result.unwrap_or_else(|alarm| raise(&alarm));
     }

@@ -87,6 +87,10 @@ impl Machine {
         self.world.complete(0, 0, barrier);
     }
 
+    fn free(&mut self) -> Result<(), Box<Alarm>> {
+        self.world.freed(&self.watch, 0, 0, ROOT)
+    }
+
     fn promise(&mut self) -> Result<(), Box<Alarm>> {
         self.world.promised(0, 0, ROOT)
     }
@@ -257,21 +261,32 @@ fn global_entries_are_hit_under_every_asid() {
 fn a_root_is_freed_only_when_left_and_no_walk_is_in_flight() {
     let mut machine = used();
     machine.load(0, OTHER, 6).unwrap();
-    let in_use = machine.world.freed(0, 0, ROOT).unwrap_err();
+    let in_use = machine.free().unwrap_err();
     assert!(matches!(in_use.wrong, Wrong::FreedRootInUse { holder: 1, .. }), "{in_use}");
 
     let mut machine = used();
     machine.load(0, OTHER, 6).unwrap();
     machine.world.load(1, 0, 0, OTHER | 6 << 48).unwrap();
     machine.world.synchronise(1);
-    let walked = machine.world.freed(0, 0, ROOT).unwrap_err();
+    let walked = machine.free().unwrap_err();
     assert!(matches!(walked.wrong, Wrong::FreedRootWalked { holder: 1, .. }), "{walked}");
     machine.world.complete(1, 0, NSH);
-    machine.world.freed(0, 0, ROOT).unwrap();
+    machine.free().unwrap();
     let loaded = machine.load(0, ROOT, 5).unwrap_err();
     assert!(matches!(loaded.wrong, Wrong::FreedRootLoaded { .. }), "{loaded}");
     machine.world.made(0, 0, ROOT);
     machine.load(0, ROOT, 7).unwrap();
+}
+
+#[test]
+fn what_a_freed_root_leaves_behind_must_be_flushed_before_its_asid_comes_back() {
+    let mut machine = used();
+    for cpu in 0..2 {
+        machine.load(cpu, OTHER, 6).unwrap();
+    }
+    machine.free().unwrap();
+    assert!(!machine.watch.contains(leaf(ROOT)), "its frames may hold anything now");
+    assert_eq!(is_overdue(machine.load(1, OTHER, 5)), Some(1));
 }
 
 #[test]

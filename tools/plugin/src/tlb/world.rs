@@ -369,9 +369,10 @@ impl World {
     ///
     /// # Errors
     /// If a CPU has it loaded, or may still walk it.
-    pub(crate) fn freed(&mut self, cpu: usize, pc: u64, address: u64) -> Result<(), Box<Alarm>> {
+    pub(crate) fn freed(&mut self, watch: &Watch, cpu: usize, pc: u64, address: u64) -> Result<(), Box<Alarm>> {
         self.timeline.add(cpu, pc, Event::Freed { root: address });
         self.dead.insert(address);
+        self.bury(watch, address);
         let holds = |other: &Cpu| other.mmu_on && other.root(0) == address;
         let walks = |other: &Cpu| other.mmu_on && other.left.iter().any(|(left, _)| *left == address);
         if let Some(holder) = self.cpus.iter().position(holds) {
@@ -380,6 +381,20 @@ impl World {
         match self.cpus.iter().position(walks) {
             Some(holder) => Err(self.alarm(cpu, pc, 0, Wrong::FreedRootWalked { root: address, holder })),
             None => Ok(()),
+        }
+    }
+
+    /// What is still cached of a freed root must not come into reach again, whatever its frames are used for now.
+    fn bury(&mut self, watch: &Watch, address: u64) {
+        let id = self.root_id(address);
+        let gone = self.tables.extract_if(|_, table| table.root == id);
+        gone.for_each(|(frame, _)| watch.remove(frame));
+        for cpu in &mut self.cpus {
+            for &tag in &self.roots[id.0 as usize].tags {
+                for entry in cpu.cache.within(tag, 0, 1 << 55).filter(|entry| entry.root == id) {
+                    entry.state = State::Stale { harm: Harm::Unmapped, overdue: true };
+                }
+            }
         }
     }
 
