@@ -91,6 +91,8 @@ const FOR_LINUX_MODULES: &[&str] =
 pub enum Error<'l> {
     /// A word that neither the kernel nor Linux knows.
     Unknown(&'l str),
+    /// A quote that nothing closes: what belongs to it is not to be told.
+    OpenQuote,
     /// An option whose value means nothing.
     BadValue {
         /// The option.
@@ -111,6 +113,7 @@ impl fmt::Display for Error<'_> {
                 write!(f, ", and for the first program -- ARGUMENTS; ignored because they are Linux's:")?;
                 FOR_LINUX.iter().try_for_each(|name| write!(f, " {name}"))
             }
+            Self::OpenQuote => write!(f, "command line: a double quote is opened and not closed; close or remove it"),
             Self::BadValue { option, value, valid } => {
                 write!(f, "command line: {option}={value} means nothing; valid is {option}={valid}")
             }
@@ -141,8 +144,11 @@ impl<'l> Line<'l> {
         words(self.0).skip_while(|&word| word != "--").skip(1).map(unquote)
     }
 
-    /// Whether each option is known and has a value that means something.
+    /// Whether each option is known and has a value that means something, and each quote is closed.
     pub fn check(self) -> Result<(), Error<'l>> {
+        if self.0.matches('"').count() % 2 != 0 {
+            return Err(Error::OpenQuote);
+        }
         self.options().try_for_each(|(option, value)| {
             let for_linux =
                 FOR_LINUX.contains(&option) || FOR_LINUX_MODULES.iter().any(|prefix| option.starts_with(prefix));

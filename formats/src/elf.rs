@@ -212,8 +212,10 @@ fn header_address(headers: &[ProgramHeader], header: &FileHeader<LittleEndian>, 
     if let Some(own) = headers.iter().find(|header| header.p_type == abi::PT_PHDR) {
         return base.wrapping_add(own.p_vaddr);
     }
+    // One that takes no memory was not judged, and nothing of it is there.
     let holds = |segment: &&ProgramHeader| {
         segment.p_type == abi::PT_LOAD
+            && segment.p_memsz > 0
             && segment.p_offset <= header.e_phoff
             && header.e_phoff - segment.p_offset < segment.p_filesz
     };

@@ -42,6 +42,15 @@ fn an_unknown_option_is_refused_with_what_is_valid() {
     assert_eq!(named.iter().find(|word| !text.contains(*word)), None, "names what is valid");
 }
 
+/// Else a bundle's open quote would swallow the loader's options, which stand behind it.
+#[test]
+fn an_open_quote_is_refused() {
+    for line in ["test=\"a b", "init=/a -- \"", "\"test=a\" -- b\" c \"\""] {
+        assert_eq!(Line(line).check(), Err(Error::OpenQuote), "{line}");
+    }
+    assert_eq!(Line("test=\"a b\" -- \"c\"").check(), Ok(()));
+}
+
 #[test]
 fn a_value_that_means_nothing_is_refused() {
     for line in ["exit=maybe", "watchdog=0", "watchdog=soon", "init=init", "loglevel=9", "exit"] {

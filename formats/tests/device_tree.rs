@@ -1,8 +1,8 @@
 //! What device trees say is understood, what is missing is named, damage is refused.
 
 use formats::device_tree::{Cpu, Enable, Error, Fdt, Gic, Led, Pin, Platform, Region, UartKind};
-use formats::samples::board;
-use formats::samples::tree::{Tree, deface};
+use formats::samples::tree::deface;
+use formats::samples::{board, small_board};
 
 fn region(base: u64, len: u64) -> Region {
     Region { base, len }
@@ -40,20 +40,7 @@ fn a_board_with_buses_and_spin_tables_is_understood() {
 
 #[test]
 fn addresses_of_one_cell_are_understood() {
-    let blob = Tree::root()
-        .cells(1, 1)
-        .node("memory@8000", |memory| memory.text("device_type", "memory").numbers("reg", &[0x8800, 0x9000]))
-        .node("cpus", |cpus| cpus.cells(1, 0).node("cpu@0", |cpu| cpu.numbers("reg", &[0])))
-        .node("timer", |timer| {
-            timer.text("compatible", "arm,armv8-timer").numbers("interrupts", &[0, 0, 0, 0, 1, 14, 8, 0, 1, 11, 8, 0])
-        })
-        .node("gic@0", |gic| {
-            gic.text("compatible", "arm,gic-v3")
-                .numbers("#interrupt-cells", &[4])
-                .numbers("#redistributor-regions", &[2])
-                .numbers("reg", &[0x1000, 0x10, 0x2000, 0x20, 0x3000, 0x30, 0x4000, 0x40])
-        })
-        .finish(&[]);
+    let blob = small_board().finish(&[]);
     let platform = parse(&blob).expect("a sound tree");
     assert_eq!(platform.ram.to_vec(), vec![region(0x9000, 0x8000)], "whole pages of RAM");
     assert_eq!(platform.cpus().collect::<Vec<_>>(), vec![Cpu { mpidr: 0, enable: Enable::None }], "CPUs");

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::mm::Mm;
 use crate::ops::Sequence;
 use crate::pte::{Access, Protection};
-use crate::region::{Attributes, OutOfMemory, Region, Regions, Sharing};
+use crate::region::{self, Attributes, OutOfMemory, Region, Regions, Sharing};
 use crate::stale::Stale;
 use crate::table::{PageTable, each};
 
@@ -96,6 +96,10 @@ impl<M: Machine> Space<M> {
         attributes: Attributes,
     ) -> Result<u64, MapError> {
         let pages = self.place(placement, length)?;
+        // What cannot succeed would take all memory from everybody, one page after the other, before it fails.
+        if attributes.sharing == Sharing::Shared && region::length(&pages) > M::system().frames.free() as u64 {
+            return Err(MapError::OutOfMemory);
+        }
         self.regions.reserve()?;
         self.remove(mm, pages.clone());
         self.regions.insert(Region { pages: pages.clone(), attributes });

@@ -1,6 +1,10 @@
 //! Sound input of each format, made by hand: for tests, which then break it.
 
+pub mod archive;
+pub mod program;
 pub mod tree;
+
+use alloc::vec::Vec;
 
 use tree::Tree;
 
@@ -80,4 +84,44 @@ pub fn board() -> Tree {
                         .numbers("reg", &[0x4004_1000, 0x1000, 0x4004_2000, 0x2000])
                 })
         })
+}
+
+/// A small machine: addresses of one cell, a GICv3 with two stretches of redistributors, interrupts of four cells.
+pub fn small_board() -> Tree {
+    Tree::root()
+        .cells(1, 1)
+        .node("memory@8000", |memory| memory.text("device_type", "memory").numbers("reg", &[0x8800, 0x9000]))
+        .node("cpus", |cpus| cpus.cells(1, 0).node("cpu@0", |cpu| cpu.numbers("reg", &[0])))
+        .node("timer", |timer| {
+            timer.text("compatible", "arm,armv8-timer").numbers("interrupts", &[0, 0, 0, 0, 1, 14, 8, 0, 1, 11, 8, 0])
+        })
+        .node("gic@0", |gic| {
+            gic.text("compatible", "arm,gic-v3")
+                .numbers("#interrupt-cells", &[4])
+                .numbers("#redistributor-regions", &[2])
+                .numbers("reg", &[0x1000, 0x10, 0x2000, 0x20, 0x3000, 0x30, 0x4000, 0x40])
+        })
+}
+
+/// Device trees.
+pub fn trees() -> Vec<Vec<u8>> {
+    let reserved = board().node("reserved-memory", |reserved| {
+        reserved
+            .cells(2, 1)
+            .node("secure@1000000", |node| node.numbers("reg", &[0, 0x100_0800, 0x100]).flag("no-map"))
+            .node("frame@2000000", |node| node.numbers("reg", &[0, 0x200_0000, 0x1000]))
+            .node("linux,cma", |node| node.numbers("size", &[0x400_0000]))
+    });
+    [board().finish(&[(0, 0x1000), (0x1000_0800, 0x1000)]), small_board().finish(&[]), reserved.finish(&[])].into()
+}
+
+/// Command lines.
+pub fn lines() -> Vec<Vec<u8>> {
+    [
+        "earlycon console=ttyAMA0 quiet nokaslr panic=-1 root=/dev/ram0 rdinit=/init 8250.nr_uarts=0 -- --any=thing",
+        "init=/bin/a lazy_tlb=shootdown lazy_tlb.batch=16 lazy_tlb.target=slot tlbi=ipi tlbi.piggyback=on -- -x \"a b\"",
+        "watchdog=30 loglevel=7 lazy_tlb=handoff lazy_tlb.shoot_after=5 asid_bits=8 exit=restart\ninit=/b test=\"a  b\" --",
+    ]
+    .map(|line| line.as_bytes().to_vec())
+    .into()
 }

@@ -243,6 +243,18 @@ fn shared_memory_is_there_before_a_fork_can_miss_it() {
     assert_eq!(word(&program.mm, HERE + PAGE), Some(0x0909_0909_0909_0909));
 }
 
+/// More than there is cannot succeed: it is not tried, which would take all memory from everybody for a while.
+#[test]
+fn shared_memory_beyond_all_is_refused_before_anything_changes() {
+    let program = Running::start(50);
+    let attributes = Attributes { sharing: Sharing::Shared, ..Attributes::anonymous(Protection::READ_WRITE) };
+    program.map(HERE, 1);
+    let mapped = program.mm.space().map(&program.mm, Placement::At(HERE), 50 * PAGE, attributes);
+    assert_eq!(mapped, Err(MapError::OutOfMemory));
+    assert_eq!((program.system.frames.refused(), program.mm.space().tables().resident()), (0, 1));
+    assert_eq!(program.mm.space().regions().iter().count(), 1, "what was there");
+}
+
 /// The first access finds the frame there and marks it as used; until then nothing is cached, so
 /// neither marking it nor taking it away invalidates anything.
 #[test]
@@ -387,7 +399,8 @@ fn running_out_of_frames_loses_none() {
     assert_eq!(touched.count(), 3, "two roots and three tables leave three");
     let attributes = Attributes { sharing: Sharing::Shared, ..Attributes::anonymous(Protection::READ_WRITE) };
     program.unmap(HERE, 10);
-    let mapped = program.mm.space().map(&program.mm, Placement::At(HERE), 10 * PAGE, attributes);
+    // As many pages as there are frames, and none for tables.
+    let mapped = program.mm.space().map(&program.mm, Placement::At(HERE), 6 * PAGE, attributes);
     assert_eq!((mapped, program.system.frames.free()), (Err(MapError::OutOfMemory), 6));
     assert!(program.mm.space().regions().iter().next().is_none());
 }

@@ -75,6 +75,11 @@ impl Program {
         let attributes = Attributes { sharing, ..Attributes::anonymous(protection) };
         let mapped = self.mm.space().map(&self.mm, Placement::At(address), length, attributes);
         assert!(matches!(mapped, Ok(at) if at == address) || mapped == Err(MapError::OutOfMemory), "{mapped:?}");
+        let pages = first_page(cells.start)..Page::from_number((address + length) >> 12);
+        if mapped.is_err() && !self.mm.space().regions().is_free(&pages) {
+            // Refused before what was there went.
+            return;
+        }
         for cell in cells {
             let value = Rc::new(Value::new(0));
             self.cells[cell] = mapped.is_ok().then_some(Cell { protection, sharing, value });
