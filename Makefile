@@ -15,6 +15,9 @@ SUITE =
 DEVICE =
 FIRMWARE =
 QUICK =
+SECONDS =
+CALLS =
+SEED =
 PARALLEL =
 HOURS = 8
 
@@ -32,7 +35,7 @@ KERNEL := target/$(TARGET)/release/lazuli
 PROGRAMS := target/aarch64-unknown-linux-musl/release
 NAMES := $(basename $(notdir $(wildcard user/src/bin/*.rs)))
 IN_BIN := $(foreach name,$(NAMES),$(PROGRAMS)/$(name)=/bin/$(name))
-TESTS := $(wildcard $(foreach name,conform lazycheck equal fuzz lifetimes glutton orphans hotplug,user/src/bin/$(name).rs))
+TESTS := $(wildcard $(foreach name,conform lazycheck equal fuzz lifetimes glutton orphans hotplug soak,user/src/bin/$(name).rs))
 # It keeps its name: busybox, for one, does what it is called.
 APP_INIT = /app/$(notdir $(APP))
 SCHEMES := $(if $(LAZY_TLB),$(LAZY_TLB),refcount shootdown handoff qsbr eager)
@@ -47,7 +50,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace report test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
+.PHONY: help setup firmware build run trace report fuzz soak test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -55,7 +58,7 @@ help: ## Print this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-15s %s\n' "$$n" "$$t"; done
 	@echo
 	@echo 'Variables (see README.md): BOARD=rpi4 SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
-	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot SUITE=name-of-one-test SANITIZE=tlb PARALLEL=1 QUICK=1 V=1'
+	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot SUITE=name-of-one-test SANITIZE=tlb PARALLEL=1 QUICK=1 SECONDS=30 CALLS=1000000 HOURS=1 SEED=1 V=1'
 
 setup: ## Install what is missing, or say how to
 	$(Q)sh tools/setup.sh
@@ -123,6 +126,14 @@ choice: build ## Count what choosing the scheme at boot costs a switch, against 
 	$(Q)$(foreach scheme,$(FIXED),LAZULI_FIXED_SCHEME=$(scheme) cargo kbuild $(CARGO_QUIET) --release --target-dir target/fixed/$(scheme) &&) true
 	$(Q)$(LAZULI) choice --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) \
 	  $(foreach scheme,$(FIXED),--fixed $(scheme)=$(KERNEL:target/%=target/fixed/$(scheme)/%))
+
+fuzz: build ## Damage device trees, command lines, archives and programs for SECONDS= each, then make CALLS= random system calls
+	$(Q)$(LAZULI) fuzz --kernel $(KERNEL) --initrd build/initramfs.cpio --memory $(MEM) --cpu $(CPU) \
+	  $(SECONDS:%=--seconds %) $(CALLS:%=--calls %) $(SEED:%=--seed %)
+
+soak: build ## Boot random machines under a random mix of work for HOURS=, and look at memory and counters each minute
+	$(Q)$(LAZULI) soak --kernel $(KERNEL) --initrd build/initramfs.cpio --memory $(MEM) --smp $(SMP) \
+	  --hours $(HOURS) $(SEED:%=--seed %)
 
 test: build ## Run all tests, on target in a pairwise choice of machines; BOARD= those of one, CELL= one boot, SANITIZE=tlb under the TLB sanitizer
 	$(Q)sh tools/setup.sh busybox

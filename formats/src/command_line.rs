@@ -146,7 +146,7 @@ impl<'l> Line<'l> {
 
     /// Whether each option is known and has a value that means something, and each quote is closed.
     pub fn check(self) -> Result<(), Error<'l>> {
-        if self.0.matches('"').count() % 2 != 0 {
+        if !self.0.matches('"').count().is_multiple_of(2) {
             return Err(Error::OpenQuote);
         }
         self.options().try_for_each(|(option, value)| {

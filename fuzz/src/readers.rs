@@ -23,7 +23,7 @@ pub fn device_tree(bytes: &[u8]) {
 }
 
 fn is_whole_pages(region: &Region) -> bool {
-    region.len != 0 && region.base % PAGE_SIZE == 0 && region.len % PAGE_SIZE == 0 && region.end() <= 1 << 48
+    region.len != 0 && region.inward() == *region && region.end() <= 1 << 48
 }
 
 /// A command line; with a line break in it, the bundle's and the loader's.
@@ -105,7 +105,10 @@ pub fn elf(bytes: &[u8]) {
     };
     for segment in &plan.segments {
         let program::Segment { start, end, file_start, file_end, .. } = *segment;
-        assert!(start % PAGE_SIZE == 0 && end % PAGE_SIZE == 0 && start < end, "whole pages: {segment:x?}");
+        assert!(
+            start.is_multiple_of(PAGE_SIZE) && end.is_multiple_of(PAGE_SIZE) && start < end,
+            "whole pages: {segment:x?}"
+        );
         assert!(start >= 0x1_0000 && end <= 1 << 47, "where programs may lie: {segment:x?}");
         assert!(file_start <= file_end && file_end <= bytes.len(), "contents that the file has: {segment:x?}");
         assert!((file_end - file_start) as u64 <= end - start, "contents that fit: {segment:x?}");

@@ -14,6 +14,7 @@ mod cpio;
 mod crc;
 mod flash;
 mod frames;
+mod fuzz;
 mod ground;
 mod guest;
 mod hw;
@@ -37,6 +38,7 @@ mod sanitizer;
 mod scale;
 mod scenario;
 mod serial;
+mod soak;
 mod standin;
 mod suite;
 mod symbols;
@@ -100,6 +102,10 @@ enum Tool {
     Test(test::Options),
     /// Build kernels that are broken in ways that QEMU does not show, and see that the TLB sanitizer does
     SanitizerCheck(sanitizer::Options),
+    /// Damage what the kernel reads from outside, and make random system calls
+    Fuzz(fuzz::Options),
+    /// Boot random machines under a random mix of work, for hours
+    Soak(soak::Options),
     /// Write an initramfs
     Cpio {
         /// The archive to write
@@ -197,6 +203,8 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Scale(options) => return scale::run(&options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
         Tool::SanitizerCheck(options) => return sanitizer::run(&options).map(from),
+        Tool::Fuzz(options) => return fuzz::run(options).map(from),
+        Tool::Soak(options) => return soak::run(options).map(from),
         Tool::Cpio { out, files } => {
             let mut archive = cpio::Archive::default();
             files.iter().try_for_each(|spec| archive.add(spec))?;

@@ -1,7 +1,7 @@
 //! `lazuli matrix`: every configuration that means something under the same workloads; one table, and the bars.
 
 mod bars;
-mod configuration;
+pub(crate) mod configuration;
 mod page;
 mod store;
 

@@ -38,9 +38,10 @@ const WRONG_PROGRAMS: [WrongProgram; 6] = [
 ];
 
 /// A boot with a wrong command line: its name, the words, what the console must say.
-const WRONG_LINES: [(&str, &str, &[&str]); 6] = [
+const WRONG_LINES: [(&str, &str, &[&str]); 7] = [
     ("no-init", "init=/nowhere", &["/nowhere"]),
     ("unknown-option", "init=/app colour=blue", &["colour", "lazy_tlb="]),
+    ("open-quote", "init=/app test=\"a", &["double quote", "close or remove it"]),
     ("unknown-scheme", "init=/app lazy_tlb=nonsense", &["nonsense", "refcount", "shootdown", "eager"]),
     ("piggyback-of-nothing", "init=/app tlbi.piggyback=on", &["tlbi.piggyback=on", "tlbi=broadcast", "tlbi=ipi"]),
     ("retire-counted", "init=/app tlbi.exit=retire", &["tlbi.exit=retire", "lazy_tlb=refcount", "lazy_tlb=eager"]),

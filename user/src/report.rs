@@ -21,7 +21,13 @@ pub fn ensure(holds: bool, why: impl FnOnce() -> String) -> Verdict {
 
 impl From<std::io::Error> for Failed {
     fn from(error: std::io::Error) -> Self {
-        Self::Because(error.to_string())
+        error.to_string().into()
+    }
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self::Because(why)
     }
 }
 

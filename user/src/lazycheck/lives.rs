@@ -4,6 +4,7 @@ use std::{fs, io, path::Path, thread, time::Duration};
 
 use super::Check;
 use crate::{
+    kept::Kept,
     report::{Failed, Verdict, ensure},
     sys::{
         cpu,
@@ -27,40 +28,6 @@ pub(super) const CHECKS: &[Check] = &[
 
 /// Where a kernel that can do so takes the number of times that a kernel thread shall borrow this address space.
 const BORROW: &str = "/proc/lazy_tlb_borrow";
-
-/// Pages of memory that a process watches over.
-const PAGES: usize = 16;
-
-/// Memory at an address that is the same in every child, with content that is not.
-struct Own {
-    memory: Mapping,
-    seed: u8,
-}
-
-impl Own {
-    fn new(seed: u8) -> io::Result<Self> {
-        let own = Self { memory: Mapping::private(PAGES * PAGE)?, seed };
-        for page in 0..PAGES {
-            // SAFETY: inside the mapping just made.
-            unsafe { own.memory.start().add(page * PAGE + 64).write_volatile(own.expected(page)) };
-        }
-        Ok(own)
-    }
-
-    fn expected(&self, page: usize) -> u8 {
-        self.seed.wrapping_mul(31).wrapping_add(page as u8)
-    }
-
-    fn check(&self) -> Verdict {
-        for page in 0..PAGES {
-            // SAFETY: inside the mapping, which is readable.
-            let found = unsafe { self.memory.start().add(page * PAGE + 64).read_volatile() };
-            let expected = self.expected(page);
-            ensure(found == expected, || format!("page {page} holds {found} instead of {expected}"))?;
-        }
-        Ok(())
-    }
-}
 
 fn children(count: u8, life: impl Fn(u8) -> Verdict) -> io::Result<Vec<i32>> {
     let start = |number| {
@@ -88,7 +55,7 @@ fn across_sleep() -> Verdict {
     let cpus = cpu::allowed()?;
     all_well(children(2 * cpus.len() as u8, |number| {
         cpu::pin(cpus[usize::from(number) % cpus.len()])?;
-        let own = Own::new(number)?;
+        let own = Kept::new(number)?;
         (0..40).try_for_each(|_| {
             thread::sleep(Duration::from_micros(300));
             own.check()
@@ -100,7 +67,7 @@ fn across_yields() -> Verdict {
     let home = cpu::allowed()?[0];
     all_well(children(4, |number| {
         cpu::pin(home)?;
-        let own = Own::new(number)?;
+        let own = Kept::new(number)?;
         (0..300).try_for_each(|_| {
             sched_yield();
             own.check()
@@ -118,7 +85,7 @@ fn walk(cpus: &[usize], first: usize, each: impl Fn() -> Verdict) -> Verdict {
 fn across_cpus() -> Verdict {
     let cpus = cpu::allowed()?;
     all_well(children(6, |number| {
-        let own = Own::new(number)?;
+        let own = Kept::new(number)?;
         (0..15).try_for_each(|turn| walk(&cpus, turn + usize::from(number), || own.check()))
     })?)
 }
@@ -126,7 +93,7 @@ fn across_cpus() -> Verdict {
 /// More address spaces than CPUs, all alive, all at the same addresses.
 fn many_alive() -> Verdict {
     all_well(children(40, |number| {
-        let own = Own::new(number)?;
+        let own = Kept::new(number)?;
         (0..10).try_for_each(|_| {
             thread::sleep(Duration::from_millis(1));
             own.check()
@@ -140,12 +107,12 @@ fn many_in_a_row() -> Verdict {
     for life in 0..300usize {
         all_well(children(1, |_| {
             cpu::pin(cpus[life % cpus.len()])?;
-            let fresh = Mapping::private(PAGES * PAGE)?;
+            let fresh = Mapping::private(16 * PAGE)?;
             // SAFETY: the first byte of a readable mapping.
             let found = unsafe { fresh.start().read_volatile() };
             ensure(found == 0, || format!("fresh memory holds {found}"))?;
             drop(fresh);
-            Own::new(life as u8)?.check()
+            Kept::new(life as u8)?.check()
         })?)?;
     }
     Ok(())
@@ -153,10 +120,10 @@ fn many_in_a_row() -> Verdict {
 
 fn exit_after_a_walk() -> Verdict {
     let cpus = cpu::allowed()?;
-    let kept = Own::new(77)?;
+    let kept = Kept::new(77)?;
     for life in 0..50 {
         all_well(children(1, |number| {
-            let own = Own::new(number)?;
+            let own = Kept::new(number)?;
             walk(&cpus, life, || own.check())
         })?)?;
         kept.check()?;
@@ -167,10 +134,10 @@ fn exit_after_a_walk() -> Verdict {
 /// The process ends while its threads sleep on other CPUs, which may keep its address space loaded.
 fn exit_over_sleepers() -> Verdict {
     let cpus = cpu::allowed()?;
-    let kept = Own::new(78)?;
+    let kept = Kept::new(78)?;
     for _ in 0..20 {
         all_well(children(1, |number| {
-            let own = Own::new(number)?;
+            let own = Kept::new(number)?;
             let (told, mut tell) = io::pipe()?;
             for &home in &cpus {
                 let mut tell = tell.try_clone()?;
@@ -196,7 +163,7 @@ fn exit_over_sleepers() -> Verdict {
 fn exec_after_a_walk() -> Verdict {
     let path = std::env::current_exe()?.to_string_lossy().into_owned();
     let cpus = cpu::allowed()?;
-    let kept = Own::new(79)?;
+    let kept = Kept::new(79)?;
     for life in 0..20 {
         walk(&cpus, life, || kept.check())?;
         let child = process::spawn_program(&path, &[&path, "--noop"])?;
@@ -216,7 +183,7 @@ fn borrowed() -> Verdict {
     }
     let cpus = cpu::allowed()?;
     all_well(children(cpus.len() as u8, |number| {
-        let own = Own::new(number)?;
+        let own = Kept::new(number)?;
         walk(&cpus, number.into(), || {
             fs::write(BORROW, "20")?;
             own.check()
