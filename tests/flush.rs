@@ -96,7 +96,8 @@ fn t32_teardown_takes_lazy_cpus_along() -> Outcome {
     (0..percpu::count()).try_for_each(|cpu| visit(cpu, &mm))?;
     let (ipis, freed) = (shoots(), total(Counter::MmsFreed));
     drop(mm);
-    if config().piggyback {
+    // A CPU alone asks nobody, itself included: it is the exiting one, and may stay lazy.
+    if config().piggyback && percpu::count() > 1 {
         expect!((shoots() - ipis, total(Counter::MmsFreed) - freed), (0, 1), "IPIs beyond the flush's own, and freed");
         let on_init = (0..percpu::count()).filter(|&cpu| is_loaded(cpu, Kernel::system().init_mm())).count();
         expect!(on_init, percpu::count(), "CPUs on init_mm");
