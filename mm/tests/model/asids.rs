@@ -7,7 +7,7 @@ use mm::{Asid, Counter, Page, Point};
 use super::flush::{furnished, reader};
 use crate::machine::Setup;
 use crate::machine::director::{Director, configs};
-use crate::machine::kernel;
+use crate::machine::kernel::{self, User};
 use crate::machine::user::{self, load, pages, store};
 
 const ONE: Page = Page::from_number(0x400);
@@ -42,6 +42,18 @@ pub(super) fn churn(d: &Director, cpu: usize) -> Asid {
         kernel::put(user);
         asid
     })
+}
+
+/// The page goes on CPU 0, then the task looks again on CPU 1, and all ends.
+fn unmap_elsewhere(d: Director, user: User, task: usize) {
+    let own = user.clone();
+    d.on(0, move || {
+        user::unmap(&own, ONE..ONE.offset(1));
+        kernel::put(own);
+    });
+    d.resume(task, 1);
+    d.on(0, move || kernel::put(user));
+    d.finish();
 }
 
 /// Ends so many generations.
@@ -167,14 +179,7 @@ fn a_lazy_cpu_returns_under_a_stale_asid() {
             d.go_on(roller);
             d.run();
             roll_over(&d, 0, 1);
-            let own = user.clone();
-            d.on(0, move || {
-                user::unmap(&own, ONE..ONE.offset(1));
-                kernel::put(own);
-            });
-            d.resume(task, 1);
-            d.on(0, move || kernel::put(user));
-            d.finish();
+            unmap_elsewhere(d, user, task);
         });
     }
 }
@@ -233,14 +238,7 @@ fn t52_a_new_number_while_a_cpu_is_on_its_way() {
             assert_ne!(user.context().asid(), Some(old), "the number was lost");
             d.go_on(task);
             d.run();
-            let own = user.clone();
-            d.on(0, move || {
-                user::unmap(&own, ONE..ONE.offset(1));
-                kernel::put(own);
-            });
-            d.resume(task, 1);
-            d.on(0, move || kernel::put(user));
-            d.finish();
+            unmap_elsewhere(d, user, task);
         }
     }
 }
