@@ -210,6 +210,12 @@ impl<M: Machine> DeadMm<M> {
         }
     }
 
+    /// Whether nothing is on the list, at a look that writes nothing.
+    pub(crate) fn is_empty(head: &AtomicPtr<Mm<M>>) -> bool {
+        // Relaxed: a hint. Who acts on it takes the list, with Acquire.
+        head.load(Ordering::Relaxed).is_null()
+    }
+
     /// Takes the whole list at once, so that no pop can meet a head that came back (ABA).
     pub(crate) fn take_all(head: &AtomicPtr<Mm<M>>) -> DeadList<M> {
         // Acquire: pairs with the Release in `push_to`.

@@ -44,7 +44,10 @@ pub struct Mm<M: Machine> {
 
 impl<M: Machine> Mm<M> {
     /// A new, empty address space with its first user, or `None` if no frame is left for its root.
+    ///
+    /// First frees dead ones that wait for the reaper, where that may wait for other CPUs.
     pub fn create() -> Option<MmUser<M>> {
+        M::system().help_reaper();
         let root = M::system().frames.alloc_root()?;
         M::mark(Mark::RootMade, root);
         let pinned = M::pin();

@@ -14,6 +14,7 @@ use super::thread::{Builder, Thread};
 use super::wait::Patience;
 use super::wait_queue::WaitQueue;
 use crate::machine::Kernel;
+use crate::sync;
 
 /// Dead threads, linked through `Thread::next`.
 static DEAD: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
@@ -73,6 +74,15 @@ fn run() {
         }
         free_threads();
         Kernel::system().reap();
+    }
+}
+
+/// Frees the threads that wait for the reaper, for who makes a thread: one CPU frees more slowly than many make, and
+/// stacks that wait are memory that never comes back. From task context; elsewhere it does nothing.
+pub(super) fn help() {
+    // Relaxed: a hint, which costs those that find nothing no write. `free_threads` takes the list with Acquire.
+    if !DEAD.load(Ordering::Relaxed).is_null() && sync::may_wait() {
+        free_threads();
     }
 }
 

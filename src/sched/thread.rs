@@ -16,7 +16,7 @@ use mm::{CpuSet, MmUser};
 
 use super::affinity::Affinity;
 use super::wait_queue::WaitQueue;
-use super::{placement, start_thread};
+use super::{placement, reaper, start_thread};
 use crate::arch::context::Context;
 use crate::arch::fpsimd;
 use crate::arch::stack::KernelStack;
@@ -158,6 +158,7 @@ impl Builder {
     ///
     /// If there is no memory for its stack.
     pub fn build(self, entry: impl FnOnce() + Send + 'static) -> Result<Arc<Thread>, OutOfMemory> {
+        reaper::help();
         let stack = KernelStack::new().ok_or(OutOfMemory)?;
         // SAFETY: the stack is new and moves into the thread, which keeps it until no CPU runs it.
         let context = unsafe { Context::starting(stack.top(), start_thread) };

@@ -18,8 +18,8 @@ use list::{MUTATIONS, Mutation};
 
 /// Random programs for each mutation.
 const SEEDS: &str = "100";
-/// Longer than any run that is going to end.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Longer than any run that is going to end, on a busy host as well.
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// What the tests said of a mutation.
 enum Verdict {

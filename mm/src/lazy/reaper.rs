@@ -25,6 +25,10 @@ impl<M: Machine> Reaper<M> {
     pub(crate) fn take_all(&self) -> DeadList<M> {
         DeadMm::take_all(&self.0)
     }
+
+    fn has_work(&self) -> bool {
+        !DeadMm::is_empty(&self.0)
+    }
 }
 
 impl<M: Machine> System<M> {
@@ -51,6 +55,14 @@ impl<M: Machine> System<M> {
             Scheme::Handoff => handoff::shoot_all(self),
             Scheme::Qsbr => qsbr::free_all(self),
             Scheme::Refcount | Scheme::Eager => {}
+        }
+    }
+
+    /// Does the reaper's work for it, for who makes an `Mm` and thereby more of it: one thread frees more slowly
+    /// than many CPUs make, and what waits for it may not fill the memory.
+    pub(crate) fn help_reaper(&self) {
+        if (self.reaper.has_work() || self.left.has_work()) && M::may_wait() {
+            self.free_deferred();
         }
     }
 

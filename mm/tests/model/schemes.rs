@@ -1,9 +1,10 @@
 //! Scenarios of lazy TLB, each under every scheme and several seeds. T numbers are the project's.
 
-use mm::{Counter, CpuId, Point, Scheme};
+use mm::{Counter, CpuId, Machine, Point, Scheme};
 
-use crate::machine::director::{Director, each, frees_at_the_drop};
+use crate::machine::director::{Director, configs, each, frees_at_the_drop};
 use crate::machine::kernel::{self, User};
+use crate::machine::{Lies, Lying, Setup};
 
 /// What a CPU has spent on laziness so far.
 fn spent(d: &Director, cpu: usize) -> [u64; 3] {
@@ -239,6 +240,30 @@ fn t16_dropped_with_interrupts_masked() {
         }
         d.finish();
     });
+}
+
+/// T16: whoever makes an address space frees those that wait for the reaper first. Otherwise many CPUs
+/// make them faster than one thread frees, and memory runs out with nothing in use.
+#[test]
+fn t16_who_makes_one_frees_the_dead() {
+    for config in configs() {
+        // The reaper runs on the task's CPU, which nobody takes from the task.
+        let lies = Lies { preempt: 0, ..Lies::default() };
+        let d = Director::new(Setup { lies, ..Setup::with(2, config, 16) });
+        d.on(0, move || {
+            let reference = {
+                let user = kernel::create();
+                user.grab_ref()
+            };
+            kernel::masked(|| drop(reference));
+            let freed = || Lying::system().total(Counter::MmsFreed);
+            assert_eq!(freed(), 0, "freed with interrupts masked");
+            let next = kernel::create();
+            assert_eq!(freed(), 1);
+            kernel::put(next);
+        });
+        d.finish();
+    }
 }
 
 /// T18: all CPUs are lazy on one `Mm`: one round, one IPI for each of the others, all end on
