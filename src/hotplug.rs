@@ -43,15 +43,22 @@ enum Stage {
     Stop,
 }
 
-/// The [`Stage`]. Release and Acquire: each side sees what the other did before its step.
-static STAGE: AtomicU32 = AtomicU32::new(Stage::Closed as u32);
+/// A CPU's [`Stage`]. Each has its own: one that is late to stop goes on when the next is on its way. Release and Acquire:
+/// each side sees what the other did before its step.
+pub(crate) struct Progress(AtomicU32);
 
-fn reach(stage: Stage) {
-    STAGE.store(stage as u32, Ordering::Release);
+impl Progress {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU32::new(Stage::Closed as u32))
+    }
 }
 
-fn is_reached(stage: Stage) -> bool {
-    STAGE.load(Ordering::Acquire) >= stage as u32
+fn reach(cpu: usize, stage: Stage) {
+    percpu::of(cpu).progress.0.store(stage as u32, Ordering::Release);
+}
+
+fn is_reached(cpu: usize, stage: Stage) -> bool {
+    percpu::of(cpu).progress.0.load(Ordering::Acquire) >= stage as u32
 }
 
 /// Why a CPU stays as it is.
@@ -109,13 +116,13 @@ fn take_down(cpu: usize) -> Result<(), Refused> {
 fn control(cpu: usize) {
     // What waits for others to die, or for this CPU to pass, would wait for one that is gone.
     Kernel::system().free_all_dead();
-    reach(Stage::Closed);
+    reach(cpu, Stage::Closed);
     sched::close_cpu(cpu);
     pass_masked_sections();
-    sleep_until(Stage::Resting);
+    sleep_until(cpu, Stage::Resting);
     pass_masked_sections();
     advance(cpu, Stage::Leave);
-    sleep_until(Stage::Offline);
+    sleep_until(cpu, Stage::Offline);
     pass_pinned_sections();
     sched::adopt_timers(cpu);
     advance(cpu, Stage::Stop);
@@ -123,13 +130,13 @@ fn control(cpu: usize) {
 
 /// Lets the CPU go on, which sleeps until an interrupt.
 fn advance(cpu: usize, stage: Stage) {
-    reach(stage);
+    reach(cpu, stage);
     ipi::send_reschedule(CpuId(cpu as u16));
 }
 
-fn sleep_until(stage: Stage) {
+fn sleep_until(cpu: usize, stage: Stage) {
     const INTERVAL_NS: u64 = 50_000;
-    while !is_reached(stage) {
+    while !is_reached(cpu, stage) {
         sched::sleep_until(now_ns() + INTERVAL_NS, Signals::Wait).expect("no signal ends this sleep");
     }
 }
@@ -150,15 +157,17 @@ fn pass_pinned_sections() {
 pub(crate) fn leave() -> ! {
     // Acquire: pairs with the Release that closed the CPU; the stage is reset.
     fence(Ordering::Acquire);
-    reach(Stage::Resting);
-    sched::idle::run_until(|| is_reached(Stage::Leave));
+    let cpu = percpu::cpu_id();
+    reach(cpu, Stage::Resting);
+    sched::idle::run_until(|| is_reached(cpu, Stage::Leave));
     let masked = IrqGuard::new();
     System::<Kernel>::leave_cpu();
     ipi::go_offline();
     fault_points::kernel_point(Point::CpuOffline);
-    reach(Stage::Offline);
+    reach(cpu, Stage::Offline);
     drop(masked);
-    sched::idle::run_until(|| is_reached(Stage::Stop));
+    fault_points::kernel_point(Point::CpuStopping);
+    sched::idle::run_until(|| is_reached(cpu, Stage::Stop));
     sync::mask_irqs();
     ipi::serve_the_last();
     smp::stop()

@@ -316,7 +316,9 @@ fn wait_until_done(request: &Request) {
 #[cold]
 fn remind() {
     let (local, own_id) = (&percpu::this().ipi, CpuId(percpu::cpu_id() as u16));
-    let deaf: CpuSet = online().iter().filter(|cpu| percpu::of(cpu.index()).ipi.inbox.holds(own_id)).collect();
+    // Also one that has gone offline since: it listens until nobody waits for it, and has no other way to hear.
+    let cpus = CpuSet::first(percpu::count());
+    let deaf: CpuSet = cpus.iter().filter(|cpu| percpu::of(cpu.index()).ipi.inbox.holds(own_id)).collect();
     if !deaf.is_empty() {
         count(&local.resent, deaf.count());
         gic::send_sgi(Reason::Call.sgi(), &deaf);

@@ -12,7 +12,7 @@ use crate::arch::stack::KernelStack;
 use crate::drivers::interrupt;
 use crate::platform::{Cpu, Enable};
 use crate::sync::Relax;
-use crate::{ipi, machine, sched, trace};
+use crate::{hotplug, ipi, machine, sched, trace};
 
 /// One CPU's area. What a module keeps per CPU stands in a struct of that module.
 ///
@@ -45,6 +45,8 @@ pub struct PerCpu {
     pub trace: trace::Local,
     /// It was taken down and waits in a loop of ours. Written by this CPU; see `smp`.
     pub(crate) parked: AtomicBool,
+    /// How far it has come on its way offline.
+    pub(crate) progress: hotplug::Progress,
     /// Where the stack pointer goes back to if a test caused a fault on purpose. Only this CPU touches it: relaxed.
     pub(crate) expected_fault: AtomicU64,
 }
@@ -65,6 +67,7 @@ impl PerCpu {
             sched: sched::Local::new(),
             trace: trace::Local::new(),
             parked: AtomicBool::new(false),
+            progress: hotplug::Progress::new(),
             expected_fault: AtomicU64::new(0),
         }
     }

@@ -64,23 +64,31 @@ pub fn start(cpu: usize) -> Result<(), Failure> {
     let is_parked = area.parked.load(Ordering::Acquire);
     // Release: pairs with the Acquire in `secondary_main` and `park`; what this CPU has set up is visible there.
     AWAITED.store(cpu, Ordering::Release);
+    let mut asked = Ok(());
     match area.enable {
         _ if is_parked => wake_parked(),
-        Enable::None => return Err(Failure::NoMethod),
-        Enable::Psci(conduit) => power::cpu_on(conduit, area.mpidr, entry, 0).map_err(Failure::Firmware)?,
+        Enable::None => asked = Err(Failure::NoMethod),
+        Enable::Psci(conduit) => asked = power::cpu_on(conduit, area.mpidr, entry, 0).map_err(Failure::Firmware),
         Enable::SpinTable { release } => power::release_from_spin_table(release, entry),
     }
     let is_online = || online().contains(CpuId(cpu as u16));
     // Relaxed: withdrawing the invitation publishes nothing.
     let withdraw = || AWAITED.compare_exchange(cpu, NOBODY, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-    if !patiently(is_online) && withdraw() {
-        return Err(Failure::TimedOut);
+    let came = asked.is_ok() && patiently(is_online);
+    if !came && withdraw() {
+        return asked.and(Err(Failure::TimedOut));
     }
     // If the invitation could not be withdrawn, the CPU has just arrived.
     while !is_online() {
         sync::relax();
     }
     Ok(())
+}
+
+/// The CPU that is being started.
+pub fn awaited() -> Option<usize> {
+    // Relaxed: it publishes nothing.
+    Some(AWAITED.load(Ordering::Relaxed)).filter(|&cpu| cpu != NOBODY)
 }
 
 /// Waits until something is so. False if that takes too long.
@@ -111,9 +119,7 @@ pub fn secondary_main() -> ! {
     let cpu = percpu::cpu_id();
     // Acquire: pairs with the Release in `start`.
     if AWAITED.compare_exchange(cpu, NOBODY, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        loop {
-            asm::wfi();
-        }
+        park();
     }
     System::<Kernel>::enter_cpu();
     gic::init_cpu();
@@ -150,7 +156,7 @@ pub fn wait_for_stop(cpu: usize) -> Result<(), Failure> {
     if patiently(has_stopped) { Ok(()) } else { Err(Failure::TimedOut) }
 }
 
-/// Where a CPU waits that cannot be turned off: started by a spin table, or its firmware refused.
+/// Where a CPU waits that cannot be turned off: started by a spin table, its firmware refused, or it came too late.
 fn park() -> ! {
     let this = percpu::this();
     // Release: pairs with the Acquire in `start` and `wait_for_stop`.

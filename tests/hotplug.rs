@@ -21,6 +21,7 @@ use lazuli::hotplug::{self, Refused, set_online};
 use lazuli::ipi::{self, Reason};
 use lazuli::machine::Kernel;
 use lazuli::sched::{Patience, Thread};
+use lazuli::smp::{self, Failure};
 use lazuli::testing::mms::*;
 use lazuli::{expect, fault_points, kernel_tests, percpu, sched};
 use mm::{Counter, CpuSet, Machine, PAGE_SIZE, Point, Scheme};
@@ -32,6 +33,8 @@ kernel_tests! {
     t23_a_cpu_leaves_what_is_dead,
     t23_an_address_space_dies_at_each_stage,
     t23_who_saw_it_online_is_answered,
+    t46_who_saw_it_online_and_was_not_heard_is_answered,
+    a_cpu_that_stops_late_comes_back,
     t23_a_cpu_comes_back_to_nothing_old,
     threads_go_on_elsewhere,
     deadlines_go_with_them,
@@ -73,6 +76,9 @@ fn what_cannot_be_done_is_refused() -> Outcome {
     expect!(set_online(0, false), Err(Refused::BootCpu), "CPU 0");
     expect!(set_online(0, true), Ok(()), "CPU 0, which is online already");
     expect!(ipi::online().count(), percpu::count(), "CPUs online");
+    // A CPU that was not asked to come, because it is there, must not be let in later.
+    let refused = smp::start(leaver()).is_err();
+    expect!(refused && smp::awaited().is_some(), false, "still awaited, though its start was refused");
     Ok(())
 }
 
@@ -165,6 +171,16 @@ fn t23_an_address_space_dies_at_each_stage() -> Outcome {
 }
 
 fn t23_who_saw_it_online_is_answered() -> Outcome {
+    who_saw_it_online_is_answered(0)
+}
+
+fn t46_who_saw_it_online_and_was_not_heard_is_answered() -> Outcome {
+    who_saw_it_online_is_answered(1)
+}
+
+/// And so many of its SGIs get lost.
+fn who_saw_it_online_is_answered(lost: usize) -> Outcome {
+    static LOST: AtomicUsize = AtomicUsize::new(0);
     static ARMED: AtomicBool = AtomicBool::new(false);
     static HAS_LEFT: AtomicBool = AtomicBool::new(false);
     static ANSWERS: AtomicUsize = AtomicUsize::new(0);
@@ -177,6 +193,7 @@ fn t23_who_saw_it_online_is_answered() -> Outcome {
                 // Time for the CPU to stop, if it did not wait for us.
                 let end = now_ns() + 20 * MS;
                 spin_until(|| now_ns() > end);
+                fault_points::lose_sgis(LOST.load(Ordering::Relaxed));
             }
             Point::CpuOffline => HAS_LEFT.store(true, Ordering::Release),
             _ => {}
@@ -190,6 +207,7 @@ fn t23_who_saw_it_online_is_answered() -> Outcome {
     IS_HELD.store(false, Ordering::Relaxed);
     HAS_LEFT.store(false, Ordering::Relaxed);
     ANSWERS.store(0, Ordering::Relaxed);
+    LOST.store(lost, Ordering::Relaxed);
     ARMED.store(true, Ordering::Relaxed);
     fault_points::set(hold_sender);
     let sender = spawn(1, None, move || {
@@ -205,6 +223,37 @@ fn t23_who_saw_it_online_is_answered() -> Outcome {
     held.and(ended)?;
     expect!(ANSWERS.load(Ordering::Relaxed), 1, "answers");
     change(cpu, true)
+}
+
+/// A CPU that its host does not run is given up after a while. It must end what it began, whoever goes next.
+fn a_cpu_that_stops_late_comes_back() -> Outcome {
+    const NEXT: usize = 1;
+    static RELEASED: AtomicBool = AtomicBool::new(false);
+    fn hold(point: Point) {
+        match point {
+            Point::CpuStopping if percpu::cpu_id() == leaver() => spin_until(|| RELEASED.load(Ordering::Acquire)),
+            Point::CpuOffline if percpu::cpu_id() == NEXT => {
+                RELEASED.store(true, Ordering::Release);
+                // Time for the late one to look whether it is to stop.
+                let end = now_ns() + 20 * MS;
+                spin_until(|| now_ns() > end);
+            }
+            _ => {}
+        }
+    }
+    let late = leaver();
+    if late == NEXT {
+        return Ok(());
+    }
+    RELEASED.store(false, Ordering::Relaxed);
+    fault_points::set(hold);
+    let given_up = set_online(late, false);
+    let went = change(NEXT, false);
+    fault_points::clear();
+    expect!(given_up, Err(Refused::Failed(Failure::TimedOut)), "a CPU that does not stop");
+    went?;
+    until("it has stopped after all, and is back", || set_online(late, true).is_ok())?;
+    change(NEXT, true)
 }
 
 fn t23_a_cpu_comes_back_to_nothing_old() -> Outcome {

@@ -14,8 +14,8 @@ const SCHEMES: &[(&str, Scheme)] = &[
     ("eager", Scheme::Eager),
 ];
 const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false), ("1", true), ("0", false)];
-const EXIT: &[(&str, bool)] = &[("init", true)];
-const TRIM: &[(&str, bool)] = &[("dying", true)];
+const EXIT: &[(&str, bool)] = &[("init", true), ("lazy", false)];
+const TRIM: &[(&str, bool)] = &[("dying", true), ("off", false)];
 const TARGETS: &[(&str, Target)] = &[("mask", Target::Mask), ("slot", Target::Slot)];
 const MODES: &[(&str, FlushMode)] =
     &[("broadcast", FlushMode::Broadcast), ("ipi", FlushMode::Ipi), ("auto", FlushMode::Auto)];
@@ -210,17 +210,17 @@ impl Config {
                 self.scheme = found.ok_or(ConfigError::UnknownScheme(value))?.1;
             }
             "lazy_tlb.debug" => self.check = word("lazy_tlb.debug", value, SWITCH, "on, off, 1 and 0")?,
-            "lazy_tlb.exit" => self.unlazy_at_exit = word("lazy_tlb.exit", value, EXIT, "init")?,
-            "lazy_tlb.trim" => self.trim = word("lazy_tlb.trim", value, TRIM, "dying")?,
+            "lazy_tlb.exit" => self.unlazy_at_exit = word("lazy_tlb.exit", value, EXIT, "init and lazy")?,
+            "lazy_tlb.trim" => self.trim = word("lazy_tlb.trim", value, TRIM, "dying and off")?,
             "lazy_tlb.target" => self.target = word("lazy_tlb.target", value, TARGETS, "mask and slot")?,
             "lazy_tlb.batch" => {
-                let number = value.parse().ok().filter(|number| (1..=MOST_BATCHED).contains(number));
-                self.batch = number.ok_or(bad_value("lazy_tlb.batch", value, "1 to 1024"))?;
+                let number = value.parse().ok().filter(|&number| number <= MOST_BATCHED);
+                self.batch = number.ok_or(bad_value("lazy_tlb.batch", value, "0 to 1024"))?;
             }
             "lazy_tlb.shoot_after" => {
-                let time = value.parse().ok().filter(|time| (1..=LONGEST_WAIT).contains(time));
-                let error = bad_value("lazy_tlb.shoot_after", value, "1 to 60000, in milliseconds");
-                self.shoot_after = Some(time.ok_or(error)?);
+                let time = value.parse().ok().filter(|&time| time <= LONGEST_WAIT);
+                let error = bad_value("lazy_tlb.shoot_after", value, "1 to 60000, in milliseconds, and 0 for never");
+                self.shoot_after = Some(time.ok_or(error)?).filter(|&time| time != 0);
             }
             "tlbi" => self.flush = word("tlbi", value, MODES, "broadcast, ipi and auto")?,
             "tlbi.piggyback" => self.piggyback = word("tlbi.piggyback", value, SWITCH, "on, off, 1 and 0")?,
@@ -343,11 +343,11 @@ mod tests {
     fn a_bad_value_names_the_valid_ones() {
         for (option, value, valid) in [
             ("lazy_tlb.debug", "yes", "on, off, 1 and 0"),
-            ("lazy_tlb.exit", "1", "init"),
-            ("lazy_tlb.trim", "1", "dying"),
+            ("lazy_tlb.exit", "1", "init and lazy"),
+            ("lazy_tlb.trim", "1", "dying and off"),
             ("lazy_tlb.target", "all", "mask and slot"),
-            ("lazy_tlb.batch", "0", "1 to 1024"),
-            ("lazy_tlb.batch", "1025", "1 to 1024"),
+            ("lazy_tlb.batch", "-1", "0 to 1024"),
+            ("lazy_tlb.batch", "1025", "0 to 1024"),
             ("lazy_tlb.shoot_after", "60001", "1 to 60000"),
             ("tlbi", "magic", "broadcast, ipi and auto"),
             ("tlbi.exit", "skip", "flush and retire"),
@@ -356,6 +356,37 @@ mod tests {
             let text = Config::default().set(option, value).unwrap_err().to_string();
             assert!(text.starts_with(&std::format!("{option}={value}: ")) && text.contains(valid), "{text}");
         }
+    }
+
+    /// A bundle's words come first, and whoever boots it may take each back.
+    #[test]
+    fn the_last_word_counts() {
+        let mut config = Config::default();
+        for (option, value) in [
+            ("lazy_tlb", "shootdown"),
+            ("lazy_tlb.debug", "1"),
+            ("lazy_tlb.exit", "init"),
+            ("lazy_tlb.batch", "16"),
+            ("lazy_tlb.target", "slot"),
+            ("lazy_tlb.trim", "dying"),
+            ("lazy_tlb.shoot_after", "5"),
+            ("tlbi", "ipi"),
+            ("tlbi.piggyback", "on"),
+            ("tlbi.exit", "retire"),
+            ("lazy_tlb", "refcount"),
+            ("lazy_tlb.debug", "0"),
+            ("lazy_tlb.exit", "lazy"),
+            ("lazy_tlb.batch", "0"),
+            ("lazy_tlb.target", "mask"),
+            ("lazy_tlb.trim", "off"),
+            ("lazy_tlb.shoot_after", "0"),
+            ("tlbi", "broadcast"),
+            ("tlbi.piggyback", "off"),
+            ("tlbi.exit", "flush"),
+        ] {
+            config.set(option, value).unwrap();
+        }
+        assert_eq!(config, Config::default());
     }
 
     #[test]

@@ -114,6 +114,8 @@ pub enum Point {
     CpuUnlazied,
     /// It is not online any more, and those who saw it online may still send it an IPI. The kernel's to reach.
     CpuOffline,
+    /// It has said so, and has not looked yet whether it is to stop. The kernel's to reach.
+    CpuStopping,
     /// A CPU comes; its TLB may hold what it held when it left.
     CpuEntering,
 }

@@ -139,6 +139,11 @@ impl Regions {
         self.0.iter()
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// The region that holds this page.
     pub fn find(&self, page: Page) -> Option<&Region> {
         self.0.get(self.first_ending_after(page)).filter(|region| region.pages.start <= page)
@@ -233,11 +238,6 @@ impl Regions {
         copy.try_reserve_exact(self.0.len()).map_err(|_| OutOfMemory)?;
         copy.extend_from_slice(&self.0);
         Ok(Self(copy))
-    }
-
-    /// Forgets all regions.
-    pub fn clear(&mut self) {
-        self.0.clear();
     }
 
     fn first_ending_after(&self, page: Page) -> usize {

@@ -3,6 +3,7 @@
 //! Regions say what should be mapped, page tables what is. Each method here is one system call's
 //! worth of change: it keeps the two in step, and returns when no CPU can use what it took away.
 
+use core::mem;
 use core::ops::Range;
 
 use crate::addr::{Frame, PAGE_SIZE, Page, PageRange, USER_END};
@@ -220,9 +221,11 @@ impl<M: Machine> Space<M> {
     /// a large address space does not keep its CPU from others for long.
     pub(crate) fn tear_down(mm: &Mm<M>) {
         let mut space = mm.space();
-        space.regions.clear();
+        // A dead `Mm` may wait for long, and keeps a page and its struct: not a list that a program made long.
+        let regions = mem::take(&mut space.regions);
         let stale = space.tables.unlink_all();
         drop(space);
+        drop(regions);
         stale.flush_dying(mm);
     }
 
@@ -303,5 +306,28 @@ fn store_bytes<M: Machine>(frame: Frame, offset: usize, bytes: &[u8]) {
         table.set_word(index, u64::from_le_bytes(word));
         at += now.len();
         rest = later;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    /// While a lazy CPU has it loaded, a dead `Mm` costs a page and a struct.
+    #[test]
+    fn a_list_of_regions_goes_with_the_last_user() {
+        Fake::start(20);
+        let user = Mm::<Fake>::create().unwrap();
+        let reference = user.grab_ref();
+        let mut space = user.space();
+        for index in 0..100 {
+            let place = Placement::At(LOWEST + 2 * index * PAGE_SIZE);
+            space.map(&user, place, PAGE_SIZE, Attributes::anonymous(Protection::READ)).unwrap();
+        }
+        drop(space);
+        assert!(reference.space().regions.capacity() >= 100);
+        user.put();
+        assert_eq!(reference.space().regions.capacity(), 0);
     }
 }
