@@ -84,8 +84,12 @@ fn send_header(wire: &mut dyn Wire, image: &[u8]) -> Result<()> {
 fn send_blocks(wire: &mut dyn Wire, image: &[u8], repeated: &mut u32) -> Result<bool> {
     let blocks = image.len().div_ceil(BLOCK);
     let whole = image.chunks(BLOCK).enumerate().filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0));
+    let mut told = None;
     for (index, bytes) in whole.map(|(index, bytes)| (index as u32, bytes)).chain([(END, [].as_slice())]) {
-        eprint!("\rpushing {} %", (index as usize).min(blocks) * 100 / blocks);
+        let percent = (index as usize).min(blocks) * 100 / blocks;
+        if told.replace(percent) != Some(percent) {
+            eprint!("\rpushing {percent} %");
+        }
         if !send_block(wire, index, bytes, repeated)? {
             return Ok(false);
         }
