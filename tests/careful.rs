@@ -8,6 +8,7 @@ extern crate alloc;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTP_CTL_EL0, CNTPCT_EL0, CNTVCT_EL0, MIDR_EL1, Readable, Writeable};
@@ -44,14 +45,16 @@ fn all_cpus_came() {
 }
 
 /// What shows at EL1 of what the firmware left at EL2, on every CPU: which CPU it seems to be, how far the virtual counter
-/// is off the physical one (no more than the time between two looks), and whether the physical timer can be reached.
+/// is off the physical one (no more than the time between two looks), whether the physical timer can be reached, and how
+/// many event counters there are for EL1, of the six that the CPU has (Cortex-A72 TRM, chapter 11).
 fn noise_in_registers_is_gone() {
     const CORTEX_A72: u64 = 0x41 << 24 | 0xd08 << 4;
+    const COUNTERS: u64 = 6;
     fn look(_: usize) {
         CNTP_CTL_EL0.set(0);
         let (virtual_now, physical) = (CNTVCT_EL0.get(), CNTPCT_EL0.get());
         let is_near = physical.wrapping_sub(virtual_now) < CNTFRQ_EL0.get();
-        if MIDR_EL1.get() & 0xff00_fff0 == CORTEX_A72 && is_near {
+        if MIDR_EL1.get() & 0xff00_fff0 == CORTEX_A72 && is_near && event_counters() == COUNTERS {
             CLEAN.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -59,6 +62,14 @@ fn noise_in_registers_is_gone() {
     static CLEAN: AtomicUsize = AtomicUsize::new(0);
     ipi::on_each_cpu_mask(Reason::Call, &ipi::online(), look, 0, true);
     assert_eq!(CLEAN.load(Ordering::Relaxed), percpu::count());
+}
+
+/// PMCR_EL0.N: how many event counters this exception level may use.
+fn event_counters() -> u64 {
+    let control: u64;
+    // SAFETY: a Cortex-A72 has the register, and reading it has no effect.
+    unsafe { asm!("mrs {}, pmcr_el0", out(reg) control, options(nomem, nostack, preserves_flags)) };
+    control >> 11 & 0x1f
 }
 
 fn word(pa: u64) -> u64 {

@@ -21,17 +21,27 @@ pub struct Board {
     pub early_console: u64,
     /// The clock of it, in Hz, should it be off after all.
     pub early_console_clock: u32,
-    /// An LED that can be lit before anything else works.
-    pub led: Option<Led>,
+    /// The pins that matter before the tree is known.
+    pub pins: Option<Pins>,
 }
 
-/// An LED at a pin, lit when that is high.
+/// A pin controller, and what hangs on it.
 #[derive(Debug)]
-pub struct Led {
-    /// The physical address of the pin controller.
+pub struct Pins {
+    /// The physical address of the controller.
     pub gpio: u64,
-    /// The pin.
-    pub pin: u8,
+    /// The pin of an LED, lit when that is high.
+    pub led: u8,
+    /// The pins of a serial line, the sending one first.
+    pub serial: [u8; 2],
+    /// The function that connects them to the PL011.
+    pub pl011: u8,
+    /// The function that connects them to another port instead.
+    pub mini_uart: u8,
+    /// The physical address of that port.
+    pub mini_uart_registers: u64,
+    /// The clock of it, in Hz, should it be off.
+    pub mini_uart_clock: u32,
 }
 
 /// The boards that are promised to work.

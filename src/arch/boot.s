@@ -3,6 +3,7 @@
 // This runs at the physical address it was loaded at, so it may use PC-relative addresses only; they are
 // physical until the jump into the upper half. Registers that live through it:
 //   x20 device tree (physical, 0 if none)   x21 image start (physical)   x22 exception level at entry
+//   x23 where an exception goes on, until there are Rust's vectors
 
 .section .text.header, "ax"
 
@@ -17,6 +18,12 @@ image_header:
     .quad   0, 0, 0
     .ascii  "ARM\x64"
     .long   0
+
+// The image is aligned well enough to be an exception vector table, too. Of the exceptions that EL1 takes on its own stack
+// pointer, the synchronous ones cannot be masked: they go on at x23.
+    .org    image_header + 0x200
+    msr     elr_el1, x23
+    eret
 
 .section .text.boot, "ax"
 
@@ -97,6 +104,7 @@ drop_to_el1:
     msr     sctlr_el1, x0
     isb
     b.eq    1f
+    msr     spsel, #1                   // a loader at EL1 may have used EL0's stack pointer
     ret
 
 1:  mov     x0, #(1 << 31)              // HCR_EL2.RW: EL1 is AArch64; nothing is trapped
@@ -147,16 +155,21 @@ drop_to_el1:
 
 // x20 := the device tree's address if one is there. A loader of ELF files passes none, but QEMU `virt` then
 // puts it at the start of RAM, which is right below the image. The last resort is what the image itself brings.
+// Where there is no memory, the read ends in an abort: then it is not there.
 find_device_tree:
+    msr     vbar_el1, x21
+    isb
     ldr     w1, =0xedfe0dd0             // the magic d00dfeed, read little-endian
     tst     x20, #7
     b.ne    1f
     cbz     x20, 1f
+    adr     x23, 1f
     ldr     w0, [x20]
     cmp     w0, w1
     b.eq    2f
 1:  subs    x20, x21, #(2 << 20)
     b.lo    3f
+    adr     x23, 3f
     ldr     w0, [x20]
     cmp     w0, w1
     b.eq    2f
@@ -165,7 +178,8 @@ find_device_tree:
     ldr     x20, [x0, #{bundle_tree}]
     cbz     x20, 2f
     add     x20, x20, x21
-2:  ret
+2:  adr     x23, park
+    ret
 
 // Invalidates .bss, tables and boot stack in the caches, to the point of coherency.
 invalidate_zeroed_memory:

@@ -27,6 +27,9 @@ struct Registers {
 const PINS: u8 = 58;
 /// Function select: the pin is an output.
 const OUTPUT: u8 = 1;
+/// What pulls a pin that nobody drives.
+const NO_PULL: u8 = 0;
+const PULL_UP: u8 = 1;
 
 struct Gpio(NonNull<Registers>);
 
@@ -39,8 +42,7 @@ static GPIO: Once<Option<IrqLock<Gpio>>, Relax> = Once::new();
 fn gpio() -> Option<&'static IrqLock<Gpio>> {
     let map = || {
         let region = platform::get().gpio?;
-        let base = mmu::map_device(region.base, region.len.max(size_of::<Registers>() as u64));
-        Some(IrqLock::new(Gpio(NonNull::new(base).expect("mappings are not at 0").cast())))
+        Some(IrqLock::new(Gpio::map(region.base, region.len)))
     };
     GPIO.call_once(map).as_ref()
 }
@@ -54,12 +56,23 @@ pub(super) fn connect(pins: &[Pin]) {
 
 /// Lights the activity LED of the board that loads its kernel at this physical address: the first sign of life.
 pub fn light_early(image: u64) {
-    if let Some(led) = bsp::board_of_image(image).and_then(|board| board.led.as_ref()) {
-        let base = mmu::map_device(led.gpio, size_of::<Registers>() as u64);
-        let mut gpio = Gpio(NonNull::new(base).expect("mappings are not at 0").cast());
-        gpio.connect(&Pin { number: led.pin, function: OUTPUT, pull: None });
-        gpio.drive(led.pin, true);
+    if let Some(pins) = bsp::board_of_image(image).and_then(|board| board.pins.as_ref()) {
+        let mut gpio = Gpio::map(pins.gpio, 0);
+        gpio.connect(&Pin { number: pins.led, function: OUTPUT, pull: None });
+        gpio.drive(pins.led, true);
     }
+}
+
+/// Whether firmware has connected the serial line's pins to the mini UART. If to nothing, the PL011 gets them.
+pub(super) fn has_mini_uart(pins: &bsp::Pins) -> bool {
+    let mut gpio = Gpio::map(pins.gpio, 0);
+    let [function, _] = pins.serial.map(|pin| gpio.function(pin));
+    if function != pins.mini_uart && function != pins.pl011 {
+        for (number, pull) in pins.serial.into_iter().zip([NO_PULL, PULL_UP]) {
+            gpio.connect(&Pin { number, function: pins.pl011, pull: Some(pull) });
+        }
+    }
+    function == pins.mini_uart
 }
 
 /// Makes the board's activity LED light, or not. Nothing where the tree names none.
@@ -71,6 +84,11 @@ pub fn set_led(lit: bool) {
 }
 
 impl Gpio {
+    fn map(base: u64, len: u64) -> Self {
+        let mapped = mmu::map_device(base, len.max(size_of::<Registers>() as u64));
+        Self(NonNull::new(mapped).expect("mappings are not at 0").cast())
+    }
+
     fn registers(&mut self) -> UniqueMmioPointer<'_, Registers> {
         // SAFETY: mapped device registers, behind the lock.
         unsafe { UniqueMmioPointer::new(self.0) }
@@ -90,6 +108,13 @@ impl Gpio {
             let after = before & !(0b11 << shift) | u32::from(pull & 0b11) << shift;
             field!(registers, pull).get(word).expect("as above").write(after);
         }
+    }
+
+    fn function(&mut self, pin: u8) -> u8 {
+        let registers = self.registers();
+        let word =
+            field_shared!(registers, function).get(usize::from(pin / 10)).expect("six words hold 58 pins").read();
+        (word >> (pin % 10 * 3) & 0b111) as u8
     }
 
     fn drive(&mut self, pin: u8, high: bool) {

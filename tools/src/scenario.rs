@@ -64,8 +64,14 @@ const TOTAL_SIZE: usize = 4;
 const STRUCTURE: usize = 8;
 const STRINGS: usize = 12;
 
-const HANDED_TREES: [HandedTree; 8] = [
+/// Addresses of `virt` without memory: below it, and above what a Cortex-A72 can address.
+const BELOW_MEMORY: u64 = 0x0e00_0000;
+const ABOVE_MEMORY: u64 = 1 << 60;
+
+const HANDED_TREES: [HandedTree; 10] = [
     ("tree-absent", 0, Ok, NO_TREE),
+    ("tree-below-memory", BELOW_MEMORY, Ok, NO_TREE),
+    ("tree-above-memory", ABOVE_MEMORY, Ok, NO_TREE),
     ("tree-misaligned", loader::TREE_AT + 4, Ok, NO_TREE),
     ("tree-is-text", loader::TREE_AT, |_| Ok(b"A text, and a short one.\n".to_vec()), NO_TREE),
     ("tree-cut", loader::TREE_AT, |tree| Ok(tree[..tree.len() / 2].to_vec()), DAMAGED),
@@ -219,8 +225,9 @@ impl Parts {
             let tree = self.save(&format!("{name}.dtb"), &make(sound.clone())?)?;
             let stub = self.save(&format!("{name}.stub"), &loader::stub(x0))?;
             let job = self.job(&format!("refuse-{name}"), None, "", Expect::Halt(owned(&[says])));
-            // Where x0 names no place, the tree lies where nobody looks.
-            let extra = loader::options(&self.kernel, &tree, x0.max(loader::TREE_AT));
+            // Where x0 names no memory, the tree lies where nobody looks.
+            let place = x0.clamp(loader::TREE_AT, loader::TREE_AT + 4);
+            let extra = loader::options(&self.kernel, &tree, place);
             Ok(Job { machine: Machine { kernel: stub, extra, ..job.machine }, ..job })
         };
         HANDED_TREES.iter().map(job).collect()

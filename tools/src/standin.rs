@@ -42,6 +42,8 @@ pub(crate) struct Handover<'a> {
     pub(crate) world: World,
     /// Where the image is put.
     pub(crate) image_at: u64,
+    /// A device register that the firmware sets, and its value.
+    pub(crate) device: Option<(u64, u64)>,
     /// The RAM that the tree names.
     pub(crate) ram: Vec<Range<u64>>,
     /// More of the tree.
@@ -139,6 +141,8 @@ fn parameters(handover: &Handover<'_>, image_len: u64, fill: &[Range<u64>]) -> V
         World::Psci | World::Secure => (0, 0, 0),
     };
     let mut words = vec![handover.image_at, SOURCE, image_len, TREE, RELEASE, gicd, gicc, control, PATTERN];
+    let (device, value) = handover.device.unwrap_or_default();
+    words.extend([device, value]);
     words.push(fill.len() as u64);
     // A multiplicative sequence: every bit is one somewhere, and the same in each run.
     words.extend((1..=32u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));

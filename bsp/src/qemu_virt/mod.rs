@@ -8,5 +8,5 @@ pub const BOARD: Board = Board {
     image: 0x4000_0000..0x1_0000_0000_0000,
     early_console: 0x0900_0000,
     early_console_clock: 24_000_000,
-    led: None,
+    pins: None,
 };

@@ -112,18 +112,25 @@ impl Ring {
 static INPUT: IrqLock<Ring> = IrqLock::new(Ring { bytes: [0; Ring::LEN], put: 0, taken: 0 });
 /// The port that the device tree names.
 static PORT: Once<Port, Relax> = Once::new();
+/// The port that we turned on before its clock was known.
+static GUESSED: Once<UartKind, Relax> = Once::new();
 static ON_INPUT: Once<fn(), Relax> = Once::new();
 
-/// Prints from now on to the port of the board that loads its kernel at this physical address.
+/// Prints from now on to the port of the board that loads its kernel at this physical address: where there are two, to the
+/// one that somebody can hear.
 pub fn init_early(image: u64) {
-    if let Some(board) = bsp::board_of_image(image) {
-        let port = map(UartKind::Pl011, board.early_console);
-        // A port that is off never has room: waiting for it would be the end, without a word.
-        if !port.is_on() {
-            port.turn_on(board.early_console_clock);
-        }
-        console::attach(port);
+    let Some(board) = bsp::board_of_image(image) else { return };
+    let (kind, registers, clock) = match &board.pins {
+        Some(pins) if bcm_gpio::has_mini_uart(pins) => (UartKind::Mini, pins.mini_uart_registers, pins.mini_uart_clock),
+        _ => (UartKind::Pl011, board.early_console, board.early_console_clock),
+    };
+    let port = map(kind, registers);
+    // A port that is off never has room: waiting for it would be the end, without a word.
+    if !port.is_on() {
+        port.turn_on(clock);
+        GUESSED.call_once(|| kind);
     }
+    console::attach(port);
 }
 
 /// Prints from now on to the port that the device tree names, if it names one.
@@ -131,9 +138,13 @@ pub fn init() {
     if let Some(uart) = &platform::get().uart {
         let port = *PORT.call_once(|| map(uart.kind, uart.registers.base));
         bcm_gpio::connect(&uart.pins);
-        if !port.is_on()
+        let is_guessed = GUESSED.get() == Some(&uart.kind);
+        if (is_guessed || !port.is_on())
             && let Some(clock) = clock(uart)
         {
+            if is_guessed {
+                port.flush();
+            }
             port.turn_on(clock);
         }
         console::attach(port);

@@ -8,9 +8,11 @@
 .equ GICC, 48                           // and its CPU interface
 .equ GICD_CTLR, 56                      // what the distributor is left at: off (0) or on (3)
 .equ PATTERN, 64                        // RAM is filled with it
-.equ RANGES, 72                         // how many ranges of RAM are filled
-.equ NOISE, 80                          // 32 words for the registers
-.equ RANGE, 336                         // start and end of each range
+.equ DEVICE, 72                         // a device register that is set, 0 for none
+.equ VALUE, 80                          // and to what
+.equ RANGES, 88                         // how many ranges of RAM are filled
+.equ NOISE, 96                          // 32 words for the registers
+.equ RANGE, 352                         // start and end of each range
 
 .section .text.start, "ax"
 .global start
@@ -27,6 +29,10 @@ start:
 1:  cbnz    x20, secondary
     bl      copy_image
     bl      fill_memory
+    ldp     x1, x2, [x19, #DEVICE]
+    cbz     x1, 2f
+    str     w2, [x1]
+2:
     ldr     x28, [x19, #DESTINATION]
     ldr     x0, [x19, #TREE]
     b       enter
@@ -66,17 +72,20 @@ enter:
     msr     pmuserenr_el0, x2
     msr     cpacr_el1, x1
     cmp     x21, #1
-    b.eq    noise
-    msr     sctlr_el1, x1               // not in use before the kernel drops to EL1
+    b.ne    1f
+    msr     spsel, #0                   // nothing says which stack pointer is in use
+    b       noise
+1:  msr     sctlr_el1, x1               // not in use before the kernel drops to EL1
     msr     elr_el1, x2
     msr     vttbr_el2, x1
     msr     vtcr_el2, x2
     msr     vpidr_el2, x1
     msr     vmpidr_el2, x2
     msr     vbar_el2, x1
-    msr     hstr_el2, x2
-    msr     cptr_el2, x1
-    msr     mdcr_el2, x2
+    mov     x3, #-1                     // every trap there is
+    msr     hstr_el2, x3
+    msr     cptr_el2, x3
+    msr     mdcr_el2, x3
     msr     cnthctl_el2, x1
     msr     cntvoff_el2, x2
     bic     x2, x2, #(1 << 34)          // E2H would change what the other registers mean
@@ -167,7 +176,8 @@ copy_image:
     ret
 
 fill_memory:
-    ldp     x0, x1, [x19, #PATTERN]     // and the number of ranges
+    ldr     x0, [x19, #PATTERN]
+    ldr     x1, [x19, #RANGES]
     add     x2, x19, #RANGE
 1:  cbz     x1, 3f
     sub     x1, x1, #1
