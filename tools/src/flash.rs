@@ -3,11 +3,11 @@
 mod disk;
 
 use std::fs::File;
-use std::io::{BufRead, Read, Seek, Write, stdin, stdout};
+use std::io::{BufRead, ErrorKind, Read, Seek, Write, stdin, stdout};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::fs::{Advice, OFlags, fadvise};
 
 use disk::System;
@@ -24,6 +24,8 @@ fn flash(system: &System, device: &Path, image: &Path, answers: &mut dyn BufRead
     let device = std::fs::canonicalize(device).with_context(|| format!("there is no {}", device.display()))?;
     let size = std::fs::metadata(image).with_context(|| format!("cannot look at {}", image.display()))?.len();
     let disk = system.check(&device, size)?;
+    // What may not be written to is told before anybody is asked.
+    let mut target = open(&device).map_err(|error| closed(error, &device, image))?;
     print!(
         "{} is {} ({} MB). All that is on it will be lost. Type {} to go on: ",
         device.display(),
@@ -38,16 +40,28 @@ fn flash(system: &System, device: &Path, image: &Path, answers: &mut dyn BufRead
         println!("nothing was written");
         return Ok(false);
     }
-    write(image, &mut open(&device)?)?;
+    write(image, &mut target)?;
     println!("{} holds the image", device.display());
     Ok(true)
 }
 
 /// Opens a disk. Fails if it is mounted, or somebody else claims it: then writing would ruin what they have there.
-fn open(device: &Path) -> Result<File> {
+fn open(device: &Path) -> std::io::Result<File> {
     let exclusive = OFlags::EXCL.bits() as i32;
-    let open = File::options().read(true).write(true).custom_flags(exclusive).open(device);
-    open.with_context(|| format!("cannot open {} for itself alone", device.display()))
+    File::options().read(true).write(true).custom_flags(exclusive).open(device)
+}
+
+/// Why a disk cannot be opened, and what to do: `sudo make` would miss this user's Rust.
+fn closed(error: std::io::Error, device: &Path, image: &Path) -> anyhow::Error {
+    let (device, image) = (device.display(), image.display());
+    let tool = std::env::current_exe().unwrap_or_else(|_| "lazuli".into());
+    if error.kind() == ErrorKind::PermissionDenied {
+        return anyhow!(
+            "only root may write to {device}: sudo {} flash --device {device} --image {image}",
+            tool.display()
+        );
+    }
+    anyhow!(error).context(format!("cannot open {device} for itself alone"))
 }
 
 /// Something that is written to and read back from.
@@ -128,6 +142,15 @@ mod tests {
         let (copy, rest) = written.split_at(picture().len());
         assert!(copy == picture() && rest.iter().all(|byte| *byte == 0xee));
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn who_may_not_write_is_told_who_may() {
+        let why = |kind: ErrorKind| closed(kind.into(), Path::new("/dev/sdx"), Path::new("card.img")).to_string();
+        let denied = why(ErrorKind::PermissionDenied);
+        assert!(denied.starts_with("only root may write to /dev/sdx: sudo /"), "{denied}");
+        assert!(denied.ends_with(" flash --device /dev/sdx --image card.img"), "{denied}");
+        assert!(why(ErrorKind::ResourceBusy).contains("for itself alone"));
     }
 
     /// A disk of the real kind, backed by a file of the test's.

@@ -1,12 +1,12 @@
 //! A serial line: bytes out, and bytes in as far as they come in time.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
@@ -30,12 +30,22 @@ impl Serial {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let context = || format!("cannot use {} as a serial port", path.display());
         let flags = OFlags::NOCTTY.bits() as i32;
-        let file = File::options().read(true).write(true).custom_flags(flags).open(path).with_context(context)?;
+        let file = File::options().read(true).write(true).custom_flags(flags).open(path);
+        let file = file.map_err(|error| anyhow!("{error}{}", advice(error.kind()))).with_context(context)?;
         let mut settings = tcgetattr(&file).with_context(context)?;
         settings.make_raw();
         settings.set_speed(BAUD).with_context(context)?;
         tcsetattr(&file, OptionalActions::Now, &settings).with_context(context)?;
         Ok(Self(file))
+    }
+}
+
+/// What helps against a port that does not open.
+fn advice(error: ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::NotFound => "; those that are plugged in: ls /dev/ttyUSB* /dev/ttyACM*",
+        ErrorKind::PermissionDenied => "; sudo usermod -aG dialout $USER, then log in again",
+        _ => "",
     }
 }
 
