@@ -50,7 +50,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace report fuzz soak test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
+.PHONY: help setup firmware build run trace report fuzz libfuzzer soak test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -130,6 +130,15 @@ choice: build ## Count what choosing the scheme at boot costs a switch, against 
 fuzz: build ## Damage device trees, command lines, archives and programs for SECONDS= each, then make CALLS= random system calls
 	$(Q)$(LAZULI) fuzz --kernel $(KERNEL) --initrd build/initramfs.cpio --memory $(MEM) --cpu $(CPU) \
 	  $(SECONDS:%=--seconds %) $(CALLS:%=--calls %) $(SEED:%=--seed %)
+
+READERS := command_line cpio device_tree elf
+
+# Link-time optimisation drops what the recording of coverage refers to.
+libfuzzer: setup ## Let coverage guide the damage to what the kernel reads, for SECONDS=60 each; needs nightly Rust and cargo-fuzz
+	$(Q)command -v cargo-fuzz >/dev/null || { echo 'cargo-fuzz is missing; run: rustup toolchain install nightly && cargo install cargo-fuzz'; exit 1; }
+	$(Q)$(foreach reader,$(READERS),echo '--- $(reader)' && mkdir -p target/fuzz/corpus/$(reader) && CARGO_PROFILE_RELEASE_LTO=off \
+	  cargo +nightly fuzz run --fuzz-dir fuzz --target-dir target/fuzz --features libfuzzer $(reader) target/fuzz/corpus/$(reader) $(wildcard fuzz/corpus/$(reader)) \
+	  -- -max_total_time=$(or $(SECONDS),60) -artifact_prefix=target/fuzz/$(reader)- -print_final_stats=1 &&) true
 
 soak: build ## Boot random machines under a random mix of work for HOURS=, and look at memory and counters each minute
 	$(Q)$(LAZULI) soak --kernel $(KERNEL) --initrd build/initramfs.cpio --memory $(MEM) --smp $(SMP) \

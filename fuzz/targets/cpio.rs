@@ -1,4 +1,4 @@
-//! cargo-fuzz: `cargo +nightly fuzz run --features libfuzzer cpio`.
+//! A target of cargo-fuzz: `make libfuzzer`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lazuli_fuzz::readers::cpio(bytes));
