@@ -13,6 +13,7 @@ CELL =
 SERIAL =
 SUITE =
 DEVICE =
+LINUX_IMAGE =
 FIRMWARE =
 QUICK =
 SECONDS =
@@ -23,6 +24,7 @@ HOURS = 8
 
 SANITIZE =
 LINES =
+UPDATE =
 CHECK =
 V =
 # These three may hold blanks and quotes: recipes read them from the environment, where no shell takes them apart.
@@ -50,7 +52,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace report fuzz libfuzzer soak test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench matrix bars count choice clean
+.PHONY: help setup firmware build run trace report fuzz libfuzzer soak test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench bench-check bench-linux matrix bars count choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -113,18 +115,29 @@ matrix: build $(MEASURED:build/initramfs.cpio=) ## Measure every scheme with eve
 	$(Q)$(LAZULI) matrix --kernel $(KERNEL) --initrd $(MEASURED) $(BOARD:%=--board %) --cpu $(CPU) --memory $(MEM) \
 	  --cmdline "$$CMDLINE" $(SERIAL:%=--serial %) $(if $(QUICK),--quick) $(if $(QUICK)$(SERIAL)$(filter rpi4,$(BOARD)),,--page docs/lazy-tlb.md)
 
-bars: build ## Count instructions per operation and compare with the bars
-	$(Q)$(LAZULI) bars --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) --cmdline "$$CMDLINE" $(LAZY_TLB:%=--with %)
+bars: build build/counted.cpio $(PLUGIN) ## Count the kernel's instructions per operation and compare with the bars
+	$(Q)$(LAZULI) bars --plugin $(PLUGIN) --kernel $(KERNEL) --initrd build/counted.cpio --cpu $(CPU) --cmdline "$$CMDLINE" $(LAZY_TLB:%=--with %)
 
 count: $(if $(APP),build/app.cpio,build) $(PLUGIN) ## Count instructions, TLBIs, barriers, atomics, SGIs between a program's marks; with LINES=1 lines of memory that move
 	$(Q)$(LAZULI) count --plugin $(PLUGIN) $(if $(LINES),--lines) --kernel $(KERNEL) --initrd $(if $(APP),build/app.cpio,build/initramfs.cpio) \
 	  $(MACHINE) --scheme $(or $(LAZY_TLB),refcount) --init $(if $(APP),$(APP_INIT),/bin/lazybench) --args "$${ARGS:-$(if $(APP),,--once)}"
 
+build/counted.cpio: build FORCE
+	$(Q)$(LAZULI) cpio $@ $(PROGRAMS)/init=/bin/init $(PROGRAMS)/lazybench=/bin/lazybench
+
+bench-check: build build/counted.cpio $(PLUGIN) ## Fail if an operation costs 1 % more than before; UPDATE=1 makes today's counts those to compare with
+	$(Q)$(LAZULI) bench-check --plugin $(PLUGIN) $(if $(UPDATE),--update) --kernel $(KERNEL) --initrd build/counted.cpio
+
+bench-linux: build build/counted.cpio $(PLUGIN) ## Count the same operations on Lazuli and on Debian's Linux, or that of LINUX_IMAGE=; goes on where it stopped
+	$(if $(LINUX_IMAGE),,$(Q)sh tools/setup.sh linux)
+	$(Q)$(LAZULI) bench-linux --plugin $(PLUGIN) --linux $(if $(LINUX_IMAGE),$(LINUX_IMAGE),build/linux/root) --kernel $(KERNEL) \
+	  --initrd build/counted.cpio --cpu $(CPU) --memory $(MEM) $(LAZY_TLB:%=--with %)
+
 FIXED := refcount shootdown
 
-choice: build ## Count what choosing the scheme at boot costs a switch, against kernels built for one scheme
+choice: build $(PLUGIN) ## Count what choosing the scheme at boot costs a switch, against kernels built for one scheme
 	$(Q)$(foreach scheme,$(FIXED),LAZULI_FIXED_SCHEME=$(scheme) cargo kbuild $(CARGO_QUIET) --release --target-dir target/fixed/$(scheme) &&) true
-	$(Q)$(LAZULI) choice --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) \
+	$(Q)$(LAZULI) choice --plugin $(PLUGIN) --kernel $(KERNEL) --initrd build/initramfs.cpio --cpu $(CPU) \
 	  $(foreach scheme,$(FIXED),--fixed $(scheme)=$(KERNEL:target/%=target/fixed/$(scheme)/%))
 
 fuzz: build ## Damage device trees, command lines, archives and programs for SECONDS= each, then make CALLS= random system calls

@@ -5,6 +5,7 @@
 #   sh tools/setup.sh firmware   Debian's boot code of the Raspberry Pi, into build/firmware
 #   sh tools/setup.sh busybox    Debian's arm64 busybox, into build/busybox (the host is not touched)
 #   sh tools/setup.sh herd       herd7 of Debian unstable with a libc of its own, into build/herd, or the one in PATH
+#   sh tools/setup.sh linux      Debian's Linux for arm64 virtual machines, into build/linux (the host is not touched)
 #   sh tools/setup.sh chromium   Debian's Chromium, which make report CHECK=1 opens the report in
 set -eu
 
@@ -82,8 +83,9 @@ qemu() {
     [ "$version" -ge 9 ] || say "QEMU $version is older than 9.0: virt runs, the Raspberry Pi 4's part is SKIPPED"
 }
 
-# Fetches packages of Debian and unpacks them into one root: PACKAGES SECTION FOLDER [SUITE ARCHITECTURE]. Apt's own
-# sources stay as they are. Fails where Debian's archive is not known or does not answer.
+# Fetches packages of Debian and unpacks them into one root: PACKAGES SECTION FOLDER [SUITE ARCHITECTURE]. For PACKAGES of
+# "for NAME" those that NAME, itself empty, asks for. Apt's own sources stay as they are. Fails where Debian's archive is
+# not known or does not answer.
 unpacked() {
     keys=/usr/share/keyrings/debian-archive-keyring.gpg
     command -v apt-get >/dev/null && [ -e "$keys" ] || return 1
@@ -93,7 +95,9 @@ unpacked() {
     : >"$apt/status"
     echo "deb [signed-by=$keys] http://deb.debian.org/debian ${4:-bookworm} $2" >"$apt/sources.list"
     status=1
-    if foreign_apt update >&2 && (cd "$3" && rm -f ./*.deb && foreign_apt download $1 >&2); then
+    packages=$1
+    if foreign_apt get update >&2 && packages=$(asked_for $packages) &&
+        (cd "$3" && rm -f ./*.deb && foreign_apt get download $packages >&2); then
         status=0
         for package in "$3"/*.deb; do
             dpkg -x "$package" "$3/root" || status=1
@@ -103,9 +107,20 @@ unpacked() {
     return "$status"
 }
 
-# apt with a state of its own, for another architecture or suite.
+# The words of the line, or what the package of "for PACKAGE" depends on.
+asked_for() {
+    if [ "$1" = for ]; then
+        foreign_apt cache depends --important "$2" | sed -n 's/^ *Depends: //p' | grep .
+    else
+        echo "$@"
+    fi
+}
+
+# apt-get or apt-cache with a state of its own, for another architecture or suite.
 foreign_apt() {
-    apt-get -q -o APT::Architecture="$architecture" -o APT::Architectures="$architecture" -o APT::Sandbox::User=root \
+    tool=apt-$1
+    shift
+    "$tool" -q -o APT::Architecture="$architecture" -o APT::Architectures="$architecture" -o APT::Sandbox::User=root \
         -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" \
         -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null "$@"
 }
@@ -129,6 +144,13 @@ firmware() {
         cp "build/firmware/root/usr/lib/raspi-firmware/$file" build/firmware/raspi/
     done
     find build/firmware/root -name bcm2711-rpi-4-b.dtb -exec cp {} build/firmware/raspi/ \;
+}
+
+# The kernel that Lazuli is compared with. The package is one that points at today's.
+linux() {
+    ls build/linux/root/boot/vmlinuz-* >/dev/null 2>&1 && return
+    say "fetching linux-image-cloud-arm64, by: deb http://deb.debian.org/debian trixie main"
+    unpacked "for linux-image-cloud-arm64" main build/linux trixie || die "Debian's kernel could not be fetched from its archive; unpack a package linux-image-*-arm64 (dpkg -x) and name its kernel: LINUX_IMAGE=.../boot/vmlinuz-*"
 }
 
 # herd7 wants a newer libc than stable has: it runs on the one unpacked beside it.
@@ -163,6 +185,7 @@ case ${1:-} in
     busybox) busybox ;;
     firmware) firmware ;;
     herd) herd ;;
+    linux) linux ;;
     chromium) command -v chromium >/dev/null || install "Chromium" chromium ;;
     *) die "unknown word $1" ;;
 esac

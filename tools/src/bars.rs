@@ -1,23 +1,21 @@
 //! `lazuli bars`: what an operation may cost, in instructions, and what it does cost.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::guest;
+use crate::counted::{Counted, Work};
 use crate::qemu::{self, Machine};
-use crate::results::{self, Measurement};
+use crate::sanitizer;
 use crate::symbols::Symbols;
 use crate::table;
 
 /// Options of `lazuli bars`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Lazy TLB scheme
-    #[arg(long, default_value = "refcount")]
-    with: String,
+    #[command(flatten)]
+    counting: Counting,
     /// Where the figures go
     #[arg(long, default_value = "build/bars.json")]
     json: PathBuf,
@@ -25,45 +23,69 @@ pub(crate) struct Options {
     machine: Machine,
 }
 
-/// A bar: a workload of lazybench, how it is run, and the most instructions that one operation may take.
-struct Bar {
-    what: &'static str,
-    workload: &'static str,
-    cpus: u32,
-    operations: u32,
+/// How Lazuli is counted.
+#[derive(clap::Args)]
+pub(crate) struct Counting {
+    /// Lazy TLB scheme
+    #[arg(long, default_value = "refcount")]
+    with: String,
+    /// The plugin that counts
+    #[arg(long)]
+    pub(crate) plugin: PathBuf,
+}
+
+impl Counting {
+    /// The machine that is counted.
+    ///
+    /// # Errors
+    /// If QEMU is too old, or there is no kernel.
+    pub(crate) fn machine(&self, machine: &Machine) -> Result<Machine> {
+        sanitizer::check_qemu()?;
+        let kernel = qemu::raw_kernel(&machine.kernel)?;
+        Ok(Machine { kernel, scheme: Some(self.with.clone()), ..machine.clone() })
+    }
+}
+
+/// A bar: what an operation is called, how it is run, and the most instructions that it may take.
+pub(crate) struct Bar {
+    pub(crate) what: &'static str,
+    pub(crate) work: Work,
     most: f64,
 }
 
 const fn bar(what: &'static str, workload: &'static str, cpus: u32, operations: u32, most: f64) -> Bar {
-    Bar { what, workload, cpus, operations, most }
+    Bar { what, work: Work { workload, cpus, operations }, most }
 }
 
-const BARS: &[Bar] = &[
+/// All bars.
+pub(crate) const BARS: &[Bar] = &[
     bar("null system call", "syscall-getppid", 1, 10_000, 108.0),
     bar("yield switch between processes", "yield", 1, 4_000, 300.0),
     bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 1_170.0),
     bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_420.0),
+    bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 220.0),
     bar("anonymous page fault", "fault", 1, 2_000, 580.0),
-    bar("fork + exit + wait", "fork-exit", 1, 100, 26_500.0),
-    bar("reset to the first program", "boot", 4, 1, 6_000_000.0),
+    bar("mprotect of one page", "mprotect-page", 1, 2_000, 880.0),
+    bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 3_280.0),
+    bar("fork + exit + wait", "fork-exit", 1, 100, 27_100.0),
+    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 98_000.0),
+    bar("reset to the first program", "boot", 4, 1, 5_000_000.0),
 ];
 
 /// Measures every bar in a boot of its own. Returns whether all are met.
-pub(crate) fn run(mut options: Options) -> Result<bool> {
-    let symbols = Symbols::open(&options.machine.kernel).ok();
-    options.machine.kernel = qemu::raw_kernel(&options.machine.kernel)?;
+pub(crate) fn run(options: Options) -> Result<bool> {
+    let symbols = Symbols::open(&options.machine.kernel)?;
+    let machine = options.counting.machine(&options.machine)?;
     let (mut rows, mut figures, mut good) = (Vec::new(), Vec::new(), true);
     for bar in BARS {
-        eprintln!("{} ...", bar.what);
-        let machine = Machine { scheme: Some(options.with.clone()), ..options.machine.clone() };
-        let measured = measure(&machine, (bar.workload, bar.cpus, bar.operations), symbols.as_ref())?;
-        let cost = measured.map(|measured| measured.ns_per_op());
-        if guest::stopped() {
-            return Ok(false);
-        }
+        let counted = count(bar, &machine, &options.counting.plugin)?;
+        let cost = counted.as_ref().map(Counted::cost);
         let met = cost.is_some_and(|cost| cost <= bar.most);
         good &= met;
-        figures.push(json!({ "operation": bar.what, "instructions": cost, "most": bar.most }));
+        let functions = counted.map(|counted| counted.functions(&symbols));
+        figures.push(json!({
+            "operation": bar.what, "instructions": cost, "most": bar.most, "functions": functions.unwrap_or_default(),
+        }));
         rows.push(vec![
             bar.what.to_owned(),
             if met { "met" } else { "MISSED" }.to_owned(),
@@ -71,34 +93,20 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
             table::number(bar.most),
         ]);
     }
-    let file = json!({ "machine": options.machine.shell_line(), "scheme": options.with, "bars": figures });
+    let file = json!({ "machine": machine.shell_line(), "scheme": machine.scheme, "bars": figures });
     std::fs::write(&options.json, format!("{file:#}\n"))
         .with_context(|| format!("cannot write {}", options.json.display()))?;
     println!("{}", table::render(&["operation", "bar", "instructions", "at most"], 2, &rows));
-    println!("Instructions of all CPUs, at EL0 and EL1, for one operation; -cpu {}, -icount.", options.machine.cpu);
+    println!("{} -cpu {}, -icount.", MEANING, machine.cpu);
     Ok(good)
 }
 
-/// What one workload (its name, on how many CPUs, how many operations) costs in instructions, or `None` (and the reason
-/// on standard error) if it did not run.
-pub(crate) fn measure(
-    machine: &Machine,
-    (workload, cpus, operations): (&str, u32, u32),
-    symbols: Option<&Symbols>,
-) -> Result<Option<Measurement>> {
-    let machine = Machine {
-        smp: cpus,
-        icount: true,
-        init: Some("/bin/lazybench".to_owned()),
-        args: format!("{workload} --ops {operations}"),
-        ..machine.clone()
-    };
-    let outcome = guest::boot(&machine, Some(Duration::from_secs(120)), symbols, &mut |_| {})?;
-    let scheme = machine.scheme.as_deref().unwrap_or_default();
-    let found = results::parse(scheme, &outcome.console).into_iter().find(|result| result.workload == workload);
-    if found.is_none() {
-        let tail = guest::tail(&outcome.console, 20);
-        eprintln!("{tail}\nFAIL {workload}: exit status {}\nagain: {}", outcome.status, machine.shell_line());
-    }
-    Ok(found)
+/// What the figures are.
+pub(crate) const MEANING: &str = "Instructions of the kernel (EL1) on all CPUs for one operation, of the last row all;";
+
+/// Counts what a bar is about; or says why that failed.
+pub(crate) fn count(bar: &Bar, machine: &Machine, plugin: &Path) -> Result<Option<Counted>> {
+    eprintln!("{} ...", bar.what);
+    let counted = Counted::of(&bar.work.on_lazuli(machine), plugin, bar.work)?;
+    Ok(counted.map_err(|why| eprintln!("{why}")).ok())
 }

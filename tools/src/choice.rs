@@ -2,21 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
-use crate::bars;
-use crate::guest;
+use crate::counted::{Counted, Work};
 use crate::qemu::{self, Machine};
 use crate::table;
 
 /// The most instructions by which a switch may differ.
 const MOST: f64 = 2.0;
 
-/// What is compared: a name, a workload of lazybench, CPUs, operations.
-const SWITCHES: [(&str, &str, u32, u32); 3] = [
-    ("user → other user", "yield", 1, 4_000),
-    ("user → idle → same user", "ctx-threads-pipe-other", 2, 4_000),
-    ("user → kernel thread → same user", "kthread", 1, 4_000),
+/// What is compared, by name.
+const SWITCHES: [(&str, Work); 3] = [
+    ("user → other user", Work { workload: "yield", cpus: 1, operations: 4_000 }),
+    ("user → idle → same user", Work { workload: "ctx-threads-pipe-other", cpus: 2, operations: 4_000 }),
+    ("user → kernel thread → same user", Work { workload: "kthread", cpus: 1, operations: 4_000 }),
 ];
 
 /// Options of `lazuli choice`.
@@ -25,6 +24,9 @@ pub(crate) struct Options {
     /// SCHEME=KERNEL, built with LAZULI_FIXED_SCHEME=SCHEME
     #[arg(long, required = true)]
     fixed: Vec<String>,
+    /// The plugin that counts
+    #[arg(long)]
+    plugin: PathBuf,
     #[command(flatten)]
     machine: Machine,
 }
@@ -34,7 +36,7 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     let (mut rows, mut good) = (Vec::new(), true);
     for fixed in &options.fixed {
         let (scheme, kernel) = fixed.split_once('=').context("--fixed takes SCHEME=KERNEL")?;
-        for (what, workload, cpus, operations) in SWITCHES {
+        for (what, work) in SWITCHES {
             eprintln!("{scheme}, {what} ...");
             let cost = |kernel: &PathBuf| -> Result<f64> {
                 let machine = Machine {
@@ -42,15 +44,12 @@ pub(crate) fn run(options: Options) -> Result<bool> {
                     scheme: Some(scheme.to_owned()),
                     ..options.machine.clone()
                 };
-                let measured = bars::measure(&machine, (workload, cpus, operations), None)?;
-                let measured = measured.with_context(|| format!("{} did not run {workload}", kernel.display()))?;
-                let switches = measured.sum_each(|key| key.starts_with("switch_")).unwrap_or(0.0);
-                Ok(measured.ns_per_op() / switches)
+                let counted = Counted::of(&work.on_lazuli(&machine), &options.plugin, work)?;
+                let counted = counted.map_err(|why| anyhow!("{}: {why}", kernel.display()))?;
+                let switches = counted.measured.sum_each(|key| key.starts_with("switch_")).unwrap_or(0.0);
+                Ok(counted.cost() / switches)
             };
             let (chosen, constant) = (cost(&options.machine.kernel)?, cost(&PathBuf::from(kernel))?);
-            if guest::stopped() {
-                return Ok(false);
-            }
             let met = (chosen - constant).abs() <= MOST;
             good &= met;
             let number = |value: f64| format!("{value:.2}");
@@ -67,6 +66,6 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     }
     let heads = ["switch", "scheme", "bar", "chosen at boot", "fixed", "difference", "at most"];
     println!("{}", table::render(&heads, 3, &rows));
-    println!("Instructions for each switch, with all that the workload does besides; -icount.");
+    println!("Instructions of the kernel for each switch, with all that the workload does besides; -icount.");
     Ok(good)
 }

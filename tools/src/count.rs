@@ -5,17 +5,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::board::Board;
+use crate::counted;
 use crate::guest;
 use crate::qemu::{self, Machine};
 use crate::sanitizer;
 use crate::symbols::Symbols;
 use crate::table;
 
-/// Lines of memory, and instructions for each, in the table.
+/// Lines of memory or functions, and instructions for each line, in the tables.
 const LINES: usize = 20;
 const INSTRUCTIONS: usize = 3;
 
@@ -45,7 +45,8 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     let machine = &mut options.machine;
     machine.kernel = qemu::raw_kernel(&machine.kernel)?;
     machine.icount = true;
-    machine.extra.extend(["-plugin".to_owned(), plugin(&options.plugin, options.lines, &options.json, machine)]);
+    let mode = if options.lines { "lines" } else { "count" };
+    machine.extra.extend(["-plugin".to_owned(), counted::option(&options.plugin, mode, &options.json, machine)]);
     let outcome = guest::boot(machine, Some(Duration::from_secs(options.timeout)), symbols.as_ref(), &mut |_| {})?;
     ensure!(!guest::stopped(), "interrupted");
     if outcome.status != 0 {
@@ -57,17 +58,16 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
         );
         return Ok(false);
     }
-    let text = std::fs::read_to_string(&options.json).with_context(|| format!("no {}", options.json.display()))?;
-    let regions: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    ensure!(
-        !regions.is_empty(),
-        "the program marked nothing: it executes HINT #100 where counting starts, and #101 at the end"
-    );
+    let regions = counted::regions(&options.json)?;
     let name = |address: u64| {
         symbols.as_ref().and_then(|symbols| symbols.describe(address)).map(|name| ours(&name).to_owned())
     };
     for region in &regions {
-        println!("region {}:\n{}", region["region"], if options.lines { lines(region, &name) } else { counts(region) });
+        let table = if options.lines { lines(region, &name) } else { counts(region) };
+        println!("region {}:\n{table}", region["region"]);
+        if let Some(symbols) = symbols.as_ref().filter(|_| !options.lines) {
+            println!("{}", functions(region, symbols));
+        }
     }
     Ok(true)
 }
@@ -77,16 +77,11 @@ fn ours(name: &str) -> &str {
     name.split(", inlined in ").find(|part| !part.contains(" library/")).unwrap_or(name)
 }
 
-/// The plugin's options.
-fn plugin(file: &std::path::Path, lines: bool, json: &std::path::Path, machine: &Machine) -> String {
-    let mode = if lines { "lines" } else { "count" };
-    // GICD_SGIR of GICv2, 0xf00 behind the distributor's start.
-    let sgir = match (machine.board, machine.gic) {
-        (Board::Rpi4, _) => ",sgir=0xff841f00",
-        (Board::Virt, 2) => ",sgir=0x8000f00",
-        _ => "",
-    };
-    format!("{},mode={mode},out={}{sgir}", file.display(), json.display())
+/// One row for each function of the kernel that executed most.
+fn functions(region: &Value, symbols: &Symbols) -> String {
+    let most = counted::by_function(counted::addresses(region), symbols).into_iter().take(LINES);
+    let rows: Vec<_> = most.map(|(name, count)| vec![name, count.to_string()]).collect();
+    table::render(&["function", "EL1"], 1, &rows)
 }
 
 /// One row for each count, one column for each CPU and the sum.
@@ -162,13 +157,5 @@ mod tests {
             "lazuli::f src/b.rs:2"
         );
         assert_eq!(ours("memcpy"), "memcpy");
-    }
-
-    #[test]
-    fn the_interrupt_controller_is_watched_where_sgis_are_stores() {
-        let machine = |gic| Machine { gic, ..Machine::of("k".into()) };
-        let options = |gic| plugin("p.so".as_ref(), false, "o".as_ref(), &machine(gic));
-        assert_eq!(options(3), "p.so,mode=count,out=o");
-        assert_eq!(options(2), "p.so,mode=count,out=o,sgir=0x8000f00");
     }
 }

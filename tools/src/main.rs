@@ -3,13 +3,16 @@
 
 mod bars;
 mod bench;
+mod beside;
 mod board;
 mod broken;
 mod card;
 mod careful;
 mod cargo;
+mod check;
 mod choice;
 mod count;
+mod counted;
 mod cpio;
 mod crc;
 mod flash;
@@ -21,6 +24,7 @@ mod hw;
 mod hw_test;
 mod image;
 mod job;
+mod linux;
 mod litmus;
 mod loader;
 mod matrix;
@@ -40,6 +44,7 @@ mod scenario;
 mod serial;
 mod soak;
 mod standin;
+mod store;
 mod suite;
 mod symbols;
 mod table;
@@ -86,6 +91,10 @@ enum Tool {
     Choice(choice::Options),
     /// Boot once per scheme, measure, and print one table
     Bench(bench::Options),
+    /// Compare what operations cost with what they cost before
+    BenchCheck(check::Options),
+    /// Count the same operations on Lazuli and on Linux
+    BenchLinux(beside::Options),
     /// Measure every configuration that means something, write the table and judge the bars
     Matrix(matrix::Options),
     /// Judge the orderings that the code relies on by Arm's memory model, with herd7
@@ -195,6 +204,8 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Count(options) => return count::run(options).map(from),
         Tool::Choice(options) => return choice::run(options).map(from),
         Tool::Bench(options) => return bench::run(options).map(from),
+        Tool::BenchCheck(options) => return check::run(options).map(from),
+        Tool::BenchLinux(options) => return beside::run(options).map(from),
         Tool::Matrix(options) => return matrix::run(options).map(from),
         Tool::Litmus(options) => return litmus::run(&options).map(from),
         Tool::Report(options) => page::run(&options)?,

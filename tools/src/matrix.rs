@@ -3,7 +3,6 @@
 mod bars;
 pub(crate) mod configuration;
 mod page;
-mod store;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -18,10 +17,10 @@ use crate::ground::Ground;
 use crate::guest::{self, HANG};
 use crate::qemu::{self, Machine};
 use crate::results::{self, Measurement};
+use crate::store::Store;
 use crate::table;
 use crate::workers;
 use configuration::Configuration;
-use store::Store;
 
 /// What every configuration runs, in the order in which lazybench does: user↔idle ping-pong, kernel threads that borrow,
 /// a storm of munmap, fork and exec (the latter also without ever leaving the CPU), a storm of exits, exits after a walk
@@ -113,7 +112,7 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     let boots = boots(&options, &machine);
     ensure!(!boots.is_empty(), "no configuration is named `{}`; --list prints them all", options.only);
     let runner = Runner {
-        store: Store::open(&options.folder.join(ground.file_stem("matrix", &machine)), &machine)?,
+        store: Store::open(&options.folder.join(ground.file_stem("matrix", &machine)), &machine, &[])?,
         ground,
         limit: Duration::from_secs(options.timeout),
         bar: progress_bar(boots.len())?,
@@ -166,7 +165,8 @@ impl Boot {
     }
 }
 
-fn progress_bar(boots: usize) -> Result<ProgressBar> {
+/// Of so many boots.
+pub(crate) fn progress_bar(boots: usize) -> Result<ProgressBar> {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} boots, {elapsed_precise}, {eta} left  {msg}");
     Ok(ProgressBar::new(boots as u64).with_style(style.context("the progress bar's template is wrong")?))
 }
@@ -201,7 +201,7 @@ impl Runner {
     /// What one boot measured, now or earlier; or why it failed.
     fn measure(&self, boot: &Boot) -> Result<Result<Vec<Measurement>, String>> {
         if let Some(kept) = self.store.load(&boot.name, &boot.machine) {
-            return Ok(Ok(kept));
+            return Ok(Ok(results::measurements(&kept)));
         }
         self.bar.set_message(boot.name.clone());
         let outcome = self.ground.boot(&boot.machine, self.limit, None, &mut |_| {})?;
@@ -211,7 +211,8 @@ impl Runner {
         let measurements = results::parse(&boot.configuration.name, &outcome.console);
         let wanted = boot.machine.args.split(' ').take_while(|word| !word.starts_with("--")).count();
         if outcome.status == 0 && measurements.len() == wanted {
-            self.store.save(&boot.name, &boot.machine, &measurements)?;
+            let kept = measurements.iter().map(Measurement::to_json).collect();
+            self.store.save(&boot.name, &boot.machine, &kept)?;
             self.say(&format!("ok   {:<48} {:>5.1} s", boot.name, outcome.elapsed.as_secs_f64()));
             return Ok(Ok(measurements));
         }

@@ -241,12 +241,17 @@ pub(crate) fn raw_kernel(path: &Path) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// The major version of the QEMU that is installed.
-pub(crate) fn version() -> Result<u32> {
+/// What the QEMU that is installed calls itself.
+pub(crate) fn version_text() -> Result<String> {
     let Ok(output) = Command::new(PROGRAM).arg("--version").output() else {
         bail!("{PROGRAM} is not installed; run `make setup`, or: apt-get install qemu-system-arm");
     };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
+/// Its major version.
+pub(crate) fn version() -> Result<u32> {
+    let text = version_text()?;
     parse_version(&text).with_context(|| format!("cannot read the version of {PROGRAM} from `{}`", text.trim()))
 }
 

@@ -224,6 +224,11 @@ pub(crate) fn headline(all: &[Measurement]) -> Result<Option<String>, String> {
     }
 }
 
+/// Of a list in JSON, what is a measurement.
+pub(crate) fn measurements(list: &Value) -> Vec<Measurement> {
+    list.as_array().into_iter().flatten().filter_map(Measurement::from_json).collect()
+}
+
 /// All figures, for other programs.
 pub(crate) fn to_json(machine: &str, all: &[Measurement]) -> Value {
     json!({"machine": machine, "results": all.iter().map(Measurement::to_json).collect::<Vec<_>>()})

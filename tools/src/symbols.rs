@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use addr2line::Loader;
+use addr2line::{Loader, demangle_auto};
 use anyhow::{Result, anyhow};
 
 /// The symbols of one ELF file.
@@ -26,9 +26,32 @@ impl Symbols {
         }
         if names.is_empty() {
             // Assembly carries no frames, but its labels are in the symbol table.
-            names.push(self.0.find_symbol(address)?.to_owned());
+            names.push(self.label(address)?);
         }
         Some(names.join(", inlined in "))
+    }
+
+    /// The function in whose source the code at `address` stands: of those that it was inlined in, the first that is not
+    /// Rust's own. So it stays the same when a compiler inlines otherwise.
+    pub(crate) fn function(&self, address: u64) -> Option<String> {
+        let mut inner = None;
+        if let Ok(mut frames) = self.0.find_frames(address) {
+            while let Ok(Some(frame)) = frames.next() {
+                let foreign =
+                    frame.location.and_then(|l| l.file).is_some_and(|f| short_path(f).starts_with("library/"));
+                let name = frame.function.and_then(|f| f.demangle().ok().map(|n| short_name(&n)));
+                match name {
+                    Some(name) if !foreign => return Some(name),
+                    name => inner = inner.or(name),
+                }
+            }
+        }
+        inner.or_else(|| self.label(address))
+    }
+
+    /// The name in the symbol table.
+    fn label(&self, address: u64) -> Option<String> {
+        Some(short_name(&demangle_auto(self.0.find_symbol(address)?.into(), None)))
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! A program marks with HINT #100 and HINT #101, NOPs that Linux and Lazuli leave alone. Each region becomes one line of
 //! JSON. Every instruction is counted by a callback of its own, so that an exception in the middle of a block is no
-//! miscount.
+//! miscount. Of the kernel's instructions also each address is counted, so that a reader who has its symbols can tell
+//! functions apart. The first region may start at reset instead of at a mark.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::api::{Access, Hooks, Instruction, Tool};
 use crate::decode::{Operation, System, Tlbi, What};
@@ -104,6 +106,8 @@ impl Counts {
 pub(crate) struct Counter {
     running: AtomicBool,
     cpus: Vec<Counts>,
+    /// How often the kernel executed the instruction at an address, on whichever CPU.
+    addresses: Mutex<HashMap<u64, u64>>,
     /// Where the lines go, and how many there are.
     out: Mutex<(File, u64)>,
     /// The physical address of GICv2's register that sends an SGI.
@@ -111,20 +115,32 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// Writes to a new file at `out`. `sgir` is where GICD_SGIR is, on a board with GICv2.
+    /// Writes to a new file at `out`. `sgir` is where GICD_SGIR is, on a board with GICv2. `from_reset`: the first region
+    /// has begun.
     ///
     /// # Errors
     /// If the file cannot be made.
-    pub(crate) fn new(out: &str, sgir: Option<u64>) -> Result<Self, String> {
+    pub(crate) fn new(out: &str, sgir: Option<u64>, from_reset: bool) -> Result<Self, String> {
         let file = File::create(out).map_err(|error| format!("cannot make {out}: {error}"))?;
         let cpus = (0..CPUS).map(|_| Counts(std::array::from_fn(|_| AtomicU64::new(0)))).collect();
-        Ok(Self { running: AtomicBool::new(false), cpus, out: Mutex::new((file, 0)), sgir })
+        Ok(Self {
+            running: AtomicBool::new(from_reset),
+            cpus,
+            addresses: Mutex::default(),
+            out: Mutex::new((file, 0)),
+            sgir,
+        })
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self) {
         self.cpus.iter().for_each(|cpu| {
             cpu.take();
         });
+        self.addresses().clear();
         // Relaxed: another CPU may count a few instructions early or late; under `-icount` none does.
         self.running.store(true, Ordering::Relaxed);
     }
@@ -135,7 +151,8 @@ impl Counter {
         }
         let counts: Vec<_> = self.cpus.iter().map(Counts::take).collect();
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = json(out.1, &counts);
+        let addresses = std::mem::take(&mut *self.addresses()).into_iter().collect();
+        let line = json(out.1, &counts, &addresses);
         out.1 += 1;
         if let Err(error) = writeln!(out.0, "{line}") {
             eprintln!("lazuli plugin: the counts cannot be written: {error}");
@@ -143,15 +160,16 @@ impl Counter {
     }
 }
 
-/// A region as a line of JSON: of each CPU that did anything, what is not zero.
-fn json(region: u64, counts: &[[u64; NAMES.len()]]) -> String {
+/// A region as a line of JSON: of each CPU that did anything, what is not zero; then the kernel's addresses.
+fn json(region: u64, counts: &[[u64; NAMES.len()]], addresses: &BTreeMap<u64, u64>) -> String {
     let cpu = |(index, counts): (usize, &[u64; NAMES.len()])| {
         let named = NAMES.iter().zip(counts).filter(|(_, count)| **count != 0);
         let fields: String = named.map(|(name, count)| format!(",\"{name}\":{count}")).collect();
         (!fields.is_empty()).then(|| format!("{{\"cpu\":{index}{fields}}}"))
     };
     let cpus: Vec<String> = counts.iter().enumerate().filter_map(cpu).collect();
-    format!("{{\"region\":{region},\"cpus\":[{}]}}", cpus.join(","))
+    let addresses: Vec<String> = addresses.iter().map(|(pc, count)| format!("\"{pc:#x}\":{count}")).collect();
+    format!("{{\"region\":{region},\"cpus\":[{}],\"addresses\":{{{}}}}}", cpus.join(","), addresses.join(","))
 }
 
 impl Tool for Counter {
@@ -165,8 +183,13 @@ impl Tool for Counter {
     }
 
     fn step(&self, cpu: usize, pc: u64) {
-        if self.running.load(Ordering::Relaxed) {
-            self.cpus[cpu].add(usize::from(pc >> 63 == 1));
+        if !self.running.load(Ordering::Relaxed) {
+            return;
+        }
+        let in_kernel = pc >> 63 == 1;
+        self.cpus[cpu].add(usize::from(in_kernel));
+        if in_kernel {
+            *self.addresses().entry(pc).or_default() += 1;
         }
     }
 
@@ -233,7 +256,9 @@ mod tests {
         let mut counts = vec![[0; NAMES.len()]; 3];
         counts[1][0] = 7;
         counts[1][NAMES.len() - 1] = 2;
-        assert_eq!(json(4, &counts), r#"{"region":4,"cpus":[{"cpu":1,"el0":7,"eret":2}]}"#);
-        assert_eq!(json(0, &[]), r#"{"region":0,"cpus":[]}"#);
+        let addresses = BTreeMap::from([(0x8004, 5), (0x8000, 6)]);
+        let expected = r#"{"region":4,"cpus":[{"cpu":1,"el0":7,"eret":2}],"addresses":{"0x8000":6,"0x8004":5}}"#;
+        assert_eq!(json(4, &counts, &addresses), expected);
+        assert_eq!(json(0, &[], &BTreeMap::new()), r#"{"region":0,"cpus":[],"addresses":{}}"#);
     }
 }

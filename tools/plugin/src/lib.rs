@@ -7,7 +7,8 @@
 //! `-plugin liblazuli_plugin.so,mode=tlb,ram=0x40000000`, with `-object memory-backend-memfd,id=ram,size=512M,share=on
 //! -machine memory-backend=ram`; `ram` is the physical address at which the board has its memory.
 //! `-plugin liblazuli_plugin.so,mode=count,out=FILE` or `mode=lines,out=FILE`: a line of JSON for each region. On a board
-//! with GICv2 `sgir` is the physical address of GICD_SGIR, a store to which is an SGI.
+//! with GICv2 `sgir` is the physical address of GICD_SGIR, a store to which is an SGI. `from=reset` has the first region
+//! of `mode=count` begin at once.
 
 mod api;
 mod count;
@@ -56,6 +57,7 @@ struct Options {
     ram: u64,
     sgir: Option<u64>,
     out: String,
+    from_reset: bool,
 }
 
 impl Options {
@@ -69,7 +71,8 @@ impl Options {
                 "ram" => options.ram = number()?,
                 "sgir" => options.sgir = Some(number()?),
                 "out" => options.out = value.to_owned(),
-                _ => return Err(format!("{word}: known are mode=, ram=, sgir= and out=")),
+                "from" if matches!(value, "mark" | "reset") => options.from_reset = value == "reset",
+                _ => return Err(format!("{word}: known are mode=, ram=, sgir=, out= and from=mark or from=reset")),
             }
         }
         Ok(options)
@@ -79,7 +82,7 @@ impl Options {
         match self.mode.as_str() {
             "tlb" => Ok(Box::new(tlb::Sanitizer::new(self.ram))),
             "count" | "lines" if self.out.is_empty() => Err("out=FILE is missing: where do the counts go?".to_owned()),
-            "count" => Ok(Box::new(count::Counter::new(&self.out, self.sgir)?)),
+            "count" => Ok(Box::new(count::Counter::new(&self.out, self.sgir, self.from_reset)?)),
             "lines" => Ok(Box::new(lines::Ownership::new(&self.out)?)),
             other => Err(format!("mode={other} is none of tlb, count, lines")),
         }
@@ -103,7 +106,9 @@ mod tests {
 
     #[test]
     fn options_are_read_or_refused_with_what_is_known() {
-        let options = parse(&["mode=count", "out=/x", "sgir=0x8000f00", "ram=16"]).unwrap();
+        let options = parse(&["mode=count", "out=/x", "sgir=0x8000f00", "ram=16", "from=reset"]).unwrap();
+        assert!(options.from_reset && !parse(&["from=mark"]).unwrap().from_reset);
+        assert!(parse(&["from=boot"]).unwrap_err().contains("from=reset"));
         assert_eq!((options.sgir, options.ram, options.out.as_str()), (Some(0x0800_0f00), 16, "/x"));
         assert!(parse(&["colour=blue"]).unwrap_err().contains("mode="));
         assert!(parse(&["ram=blue"]).unwrap_err().contains("no number"));

@@ -119,6 +119,18 @@ fn mprotect(ops: u64, siblings: Siblings) -> io::Result<(u64, Sample)> {
     })
 }
 
+/// One operation takes the right to write to a touched page away, or gives it back. Its neighbours allow nothing, so that
+/// a kernel that joins and splits regions of like rights has neither to do.
+fn mprotect_page(ops: u64) -> io::Result<(u64, Sample)> {
+    let mapping = Mapping::private(3 * PAGE)?;
+    let writable = libc::PROT_READ | libc::PROT_WRITE;
+    mapping.touch(1);
+    mapping.protect(libc::PROT_NONE)?;
+    mapping.protect_page(1, writable)?;
+    let mut rights = [libc::PROT_READ, writable].into_iter().cycle();
+    repeated(ops, Siblings::None, || mapping.protect_page(1, rights.next().expect("a cycle has no end")))
+}
+
 /// One operation writes to a page that has never been touched.
 fn fault(ops: u64) -> io::Result<(u64, Sample)> {
     touch_fresh(WARM_UP)?;
@@ -147,6 +159,7 @@ pub(super) fn workloads() -> Vec<Workload> {
         all.push(add(Workload::new(format!("munmap-{name}"), 1000, move |ops| munmap(ops, siblings))));
         all.push(add(Workload::new(format!("mprotect-{name}"), 1000, move |ops| mprotect(ops, siblings))));
     }
+    all.push(Workload::new("mprotect-page", 1000, mprotect_page));
     all.push(Workload::new("munmap-storm", 1000, munmap_storm).on_cpus(2));
     all
 }

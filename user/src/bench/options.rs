@@ -53,7 +53,8 @@ counted meanwhile, and the same per operation.
   hold      fork, exit, wait while one CPU idles for ever on a dead address space
   munmap    unmap a page while siblings are absent, asleep (lazy) or running; a storm
             of it: threads on all CPUs at once
-  mprotect  take away and give back the right to write, likewise
+  mprotect  take away and give back the right to write, likewise; and a page's, one call
+            at a time
   fault     touch fresh pages
   syscall   null call; futex wake without a waiter
   kthread   kernel threads borrow this address space (Lazuli only)

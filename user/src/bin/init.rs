@@ -1,9 +1,11 @@
 //! The first process: starts one program, reaps whatever is orphaned, and ends as the program ends.
 //!
-//! `init [--trace] [PROGRAM [ARGUMENT...]]`; without a program, `/bin/lazybench`. With `--trace` it prints at the end
-//! what a kernel booted with `trace=on` recorded.
+//! `init [--trace] [--settle SECONDS] [PROGRAM [ARGUMENT...]]`; without a program, `/bin/lazybench`. With `--trace` it
+//! prints at the end what a kernel booted with `trace=on` recorded. With `--settle` it first sleeps, until a kernel that
+//! does some of its start behind the first program's back is done with it. On Linux it switches the machine off, because
+//! there the end of the first process is a panic.
 
-use std::{env, fs, io, io::Write, process::ExitCode};
+use std::{env, fs, io, io::Write, process::ExitCode, thread, time::Duration};
 
 use lazuli_user::{
     bench::counters,
@@ -20,6 +22,10 @@ fn main() -> ExitCode {
     if traced {
         words.remove(0);
     }
+    if let Err(error) = settle(&mut words) {
+        eprintln!("init: {error}");
+        return ExitCode::FAILURE;
+    }
     if words.is_empty() {
         words.push(DEFAULT.to_string());
     }
@@ -28,6 +34,10 @@ fn main() -> ExitCode {
         None => println!("init: starting {}", words.join(" ")),
     }
     let ended = run(&words);
+    if is_first_of_linux() {
+        let error = process::power_off();
+        eprintln!("init: the machine cannot be switched off: {error}");
+    }
     if traced && let Err(error) = print_trace() {
         eprintln!("init: cannot show {TRACE}: {error}");
         return ExitCode::FAILURE;
@@ -48,6 +58,22 @@ fn main() -> ExitCode {
             ExitCode::from(127)
         }
     }
+}
+
+/// Obeys `--settle`, and takes it from the words.
+fn settle(words: &mut Vec<String>) -> Result<(), String> {
+    if words.first().is_none_or(|word| word != "--settle") {
+        return Ok(());
+    }
+    let seconds = words.get(1).and_then(|word| word.parse().ok()).ok_or("--settle takes a number of seconds")?;
+    words.drain(..2);
+    thread::sleep(Duration::from_secs(seconds));
+    Ok(())
+}
+
+/// Whether this is the first process, and the kernel none that says its scheme.
+fn is_first_of_linux() -> bool {
+    std::process::id() == 1 && counters::option("scheme").is_none()
 }
 
 /// Read at once, so that reading it does not go on writing it.

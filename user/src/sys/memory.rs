@@ -62,11 +62,21 @@ impl Mapping {
         check(unsafe { libc::mprotect(self.start.cast(), self.length, protection) }.into()).map(drop)
     }
 
+    /// Changes what the page of that number allows.
+    pub fn protect_page(&self, page: usize, protection: i32) -> io::Result<()> {
+        // SAFETY: as in `protect`; the page was checked to lie inside this mapping.
+        check(unsafe { libc::mprotect(self.page(page).cast(), PAGE, protection) }.into()).map(drop)
+    }
+
     /// Writes one byte into the page of that number. The mapping must be writable.
     pub fn touch(&self, page: usize) {
+        // SAFETY: the address was checked to lie inside this mapping.
+        unsafe { self.page(page).write_volatile(1) };
+    }
+
+    fn page(&self, page: usize) -> *mut u8 {
         assert!(page * PAGE < self.length, "page {page} lies outside the mapping");
-        // SAFETY: the address was just checked to lie inside this mapping.
-        unsafe { self.start.add(page * PAGE).write_volatile(1) };
+        self.start.wrapping_add(page * PAGE)
     }
 }
 

@@ -7,21 +7,21 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::qemu::Machine;
-use crate::results::Measurement;
 
 /// A folder with one file for each boot.
 pub(crate) struct Store {
     folder: PathBuf,
-    /// Of the kernel and the archive.
+    /// Of the files that results depend on.
     contents: u64,
 }
 
 impl Store {
-    /// Makes the folder if there is none.
-    pub(crate) fn open(folder: &Path, machine: &Machine) -> Result<Self> {
+    /// Makes the folder if there is none. Results depend on the kernel, the archive and `others`.
+    pub(crate) fn open(folder: &Path, machine: &Machine, others: &[&Path]) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let mut hasher = DefaultHasher::new();
-        for file in [Some(&machine.kernel), machine.initrd.as_ref()].into_iter().flatten() {
+        let booted = [Some(machine.kernel.as_path()), machine.initrd.as_deref()].into_iter().flatten();
+        for file in booted.chain(others.iter().copied()) {
             std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?.hash(&mut hasher);
         }
         Ok(Self { folder: folder.to_owned(), contents: hasher.finish() })
@@ -37,19 +37,15 @@ impl Store {
         format!("{:016x} {}", self.contents, machine.shell_line())
     }
 
-    /// What that boot measured, if it was done with this very machine, kernel and archive.
-    pub(crate) fn load(&self, name: &str, machine: &Machine) -> Option<Vec<Measurement>> {
+    /// What that boot measured, if it was done with this very machine and these files.
+    pub(crate) fn load(&self, name: &str, machine: &Machine) -> Option<Value> {
         let text = std::fs::read_to_string(self.file(name)).ok()?;
-        let value: Value = serde_json::from_str(&text).ok()?;
-        if value["key"] != self.key(machine) {
-            return None;
-        }
-        value["results"].as_array()?.iter().map(Measurement::from_json).collect()
+        let mut value: Value = serde_json::from_str(&text).ok()?;
+        (value["key"] == self.key(machine)).then(|| value["results"].take())
     }
 
     /// Keeps what a boot measured.
-    pub(crate) fn save(&self, name: &str, machine: &Machine, all: &[Measurement]) -> Result<()> {
-        let results: Vec<_> = all.iter().map(Measurement::to_json).collect();
+    pub(crate) fn save(&self, name: &str, machine: &Machine, results: &Value) -> Result<()> {
         let text = json!({"key": self.key(machine), "results": results}).to_string();
         std::fs::write(self.file(name), text).with_context(|| format!("cannot write the results of {name}"))
     }
@@ -66,7 +62,6 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results;
 
     #[test]
     fn results_are_good_for_the_same_machine_and_contents_only() {
@@ -75,14 +70,15 @@ mod tests {
         let kernel = folder.join("kernel");
         std::fs::write(&kernel, "one").unwrap();
         let machine = Machine::of(kernel.clone());
-        let all = results::parse("eager", "result workload=x ops=1 ns=2");
-        let store = Store::open(&folder, &machine).unwrap();
+        let all = json!([{"workload": "x"}]);
+        let store = Store::open(&folder, &machine, &[]).unwrap();
         store.save("x", &machine, &all).unwrap();
         assert_eq!(store.load("x", &machine), Some(all));
         assert_eq!(store.load("x", &Machine { smp: 8, ..machine.clone() }), None);
         assert_eq!(store.load("y", &machine), None);
+        assert_eq!(Store::open(&folder, &machine, &[&kernel]).unwrap().load("x", &machine), None);
         std::fs::write(&kernel, "two").unwrap();
-        assert_eq!(Store::open(&folder, &machine).unwrap().load("x", &machine), None);
+        assert_eq!(Store::open(&folder, &machine, &[]).unwrap().load("x", &machine), None);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,0 +1,236 @@
+//! A workload of lazybench under the plugin, on Lazuli or on Linux: what the CPUs executed between its marks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::board::Board;
+use crate::guest;
+use crate::qemu::Machine;
+use crate::results::{self, Measurement};
+use crate::symbols::Symbols;
+
+/// Seconds of the guest's time before it is measured: enough for what Linux does behind the first program's back, such as
+/// the self-tests of its cryptography.
+const SETTLE: u32 = 30;
+/// The most time that one boot may take.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// What is run: a workload of lazybench, on how many CPUs, how many operations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub(crate) workload: &'static str,
+    pub(crate) cpus: u32,
+    pub(crate) operations: u32,
+}
+
+impl Work {
+    /// Whether it is the way from reset to the first program, which is counted from reset on and waits for nothing.
+    fn is_boot(self) -> bool {
+        self.workload == "boot"
+    }
+
+    /// The first program and its arguments.
+    fn line(self) -> (&'static str, String) {
+        let bench = format!("{} --ops {}", self.workload, self.operations);
+        if self.is_boot() {
+            ("/bin/lazybench", bench)
+        } else {
+            ("/bin/init", format!("--settle {SETTLE} /bin/lazybench {bench}"))
+        }
+    }
+
+    /// A Lazuli that runs it.
+    pub(crate) fn on_lazuli(self, machine: &Machine) -> Machine {
+        let (init, args) = self.line();
+        Machine { smp: self.cpus, icount: true, init: Some(init.to_owned()), args, ..machine.clone() }
+    }
+
+    /// A Linux that runs it, with these words on its command line. Linux takes its first program from an initramfs by
+    /// another word, knows no semihosting, and is to end when its first program has ended.
+    pub(crate) fn on_linux(self, machine: &Machine, words: &str) -> Machine {
+        let (init, args) = self.line();
+        let cmdline = format!("{words} panic=-1 rdinit={init}");
+        Machine { smp: self.cpus, icount: true, hardware_end: true, cmdline, args, scheme: None, ..machine.clone() }
+    }
+}
+
+/// What was counted.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Counted {
+    /// What lazybench says itself.
+    pub(crate) measured: Measurement,
+    /// By the plugin's names, of all CPUs.
+    counts: BTreeMap<String, u64>,
+    /// How often the kernel executed the instruction at an address.
+    addresses: BTreeMap<u64, u64>,
+}
+
+impl Counted {
+    /// Boots `machine`, which runs `work`, and counts. Or says why that failed.
+    pub(crate) fn of(machine: &Machine, plugin: &Path, work: Work) -> Result<Result<Self, String>> {
+        let out = &plugin_file();
+        let mut machine = machine.clone();
+        let from = if work.is_boot() { ",from=reset" } else { "" };
+        machine.extra.extend(["-plugin".to_owned(), format!("{}{from}", option(plugin, "count", out, &machine))]);
+        let outcome = guest::boot(&machine, Some(LIMIT), None, &mut |_| {})?;
+        let regions = regions(out);
+        // One that QEMU never made need not go.
+        let _ = std::fs::remove_file(out);
+        ensure!(!guest::stopped(), "interrupted");
+        let scheme = machine.scheme.as_deref().unwrap_or_default();
+        let found = results::parse(scheme, &outcome.console).into_iter().find(|m| m.workload == work.workload);
+        let Some(measured) = found else {
+            let tail = guest::tail(&outcome.console, 20);
+            let line = machine.shell_line();
+            return Ok(Err(format!("{tail}\nFAIL {}: exit status {}\nagain: {line}", work.workload, outcome.status)));
+        };
+        let mut counted = Self { measured, counts: BTreeMap::new(), addresses: BTreeMap::new() };
+        regions?.iter().for_each(|region| counted.add(region));
+        Ok(Ok(counted))
+    }
+
+    /// Adds a region as the plugin wrote it.
+    fn add(&mut self, region: &Value) {
+        let cpus = region["cpus"].as_array().into_iter().flatten().filter_map(Value::as_object).flatten();
+        for (name, count) in cpus.filter(|(name, _)| *name != "cpu") {
+            *self.counts.entry(name.clone()).or_default() += count.as_u64().unwrap_or(0);
+        }
+        for (address, count) in addresses(region) {
+            *self.addresses.entry(address).or_default() += count;
+        }
+    }
+
+    /// So many of that name for one operation.
+    pub(crate) fn each(&self, name: &str) -> f64 {
+        self.per_operation(self.counts.get(name).copied().unwrap_or(0))
+    }
+
+    /// The kernel's instructions for one operation; of a boot, before which there is no program, all.
+    pub(crate) fn cost(&self) -> f64 {
+        if self.measured.workload == "boot" { self.each("el0") + self.each("el1") } else { self.each("el1") }
+    }
+
+    /// All that was counted, for one operation.
+    pub(crate) fn all_each(&self) -> BTreeMap<String, f64> {
+        self.counts.iter().map(|(name, count)| (name.clone(), self.per_operation(*count))).collect()
+    }
+
+    /// The kernel's instructions for one operation by function, the most first.
+    pub(crate) fn functions(&self, symbols: &Symbols) -> Vec<(String, f64)> {
+        let named = by_function(self.addresses.iter().map(|(&address, &count)| (address, count)), symbols);
+        named.into_iter().map(|(name, count)| (name, self.per_operation(count))).collect()
+    }
+
+    fn per_operation(&self, count: u64) -> f64 {
+        count as f64 / self.measured.told("ops").unwrap_or(1.0)
+    }
+
+    /// For a file, and back by [`Counted::from_json`]. Without the addresses, which mean something to one kernel only.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({"measured": self.measured.to_json(), "counts": self.counts})
+    }
+
+    /// What [`Counted::to_json`] wrote.
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
+        let count = |(name, count): (&String, &Value)| Some((name.clone(), count.as_u64()?));
+        let counts = value["counts"].as_object()?.iter().map(count).collect::<Option<_>>()?;
+        Some(Self { measured: Measurement::from_json(&value["measured"])?, counts, addresses: BTreeMap::new() })
+    }
+}
+
+/// The regions that the plugin wrote.
+pub(crate) fn regions(file: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("no {}", file.display()))?;
+    let regions = text.lines().map(serde_json::from_str).collect::<Result<Vec<_>, _>>()?;
+    ensure!(
+        !regions.is_empty(),
+        "the program marked nothing: it executes HINT #100 where counting starts, and #101 at the end"
+    );
+    Ok(regions)
+}
+
+/// The addresses of a region, and how often each was executed.
+pub(crate) fn addresses(region: &Value) -> impl Iterator<Item = (u64, u64)> {
+    let address = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    let all = region["addresses"].as_object().into_iter().flatten();
+    all.filter_map(move |(text, count)| Some((address(text)?, count.as_u64()?)))
+}
+
+/// Counts by function instead of by address, the most first.
+pub(crate) fn by_function(addresses: impl Iterator<Item = (u64, u64)>, symbols: &Symbols) -> Vec<(String, u64)> {
+    let mut named: BTreeMap<String, u64> = BTreeMap::new();
+    for (address, count) in addresses {
+        *named.entry(symbols.function(address).unwrap_or_else(|| "?".to_owned())).or_default() += count;
+    }
+    let mut sorted: Vec<_> = named.into_iter().collect();
+    sorted.sort_by_key(|(name, count)| (u64::MAX - count, name.clone()));
+    sorted
+}
+
+/// A file for the plugin to write to, another each time.
+fn plugin_file() -> PathBuf {
+    // Nothing else hangs on the number, so Relaxed will do.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("lazuli-count-{}-{number}.json", std::process::id()))
+}
+
+/// The plugin's options.
+pub(crate) fn option(plugin: &Path, mode: &str, out: &Path, machine: &Machine) -> String {
+    // GICD_SGIR of GICv2, 0xf00 behind the distributor's start.
+    let sgir = match (machine.board, machine.gic) {
+        (Board::Rpi4, _) => ",sgir=0xff841f00",
+        (Board::Virt, 2) => ",sgir=0x8000f00",
+        _ => "",
+    };
+    format!("{},mode={mode},out={}{sgir}", plugin.display(), out.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORK: Work = Work { workload: "yield", cpus: 1, operations: 9 };
+
+    #[test]
+    fn the_same_program_runs_on_both() {
+        let machine = Machine { scheme: Some("eager".into()), ..Machine::of("k".into()) };
+        let run = "--settle 30 /bin/lazybench yield --ops 9";
+        let ours = WORK.on_lazuli(&machine);
+        assert_eq!(ours.append(), format!("exit=semihosting lazy_tlb=eager init=/bin/init -- {run}"));
+        let linux = WORK.on_linux(&machine, "console=ttyAMA0 nokaslr");
+        assert_eq!(linux.append(), format!("console=ttyAMA0 nokaslr panic=-1 rdinit=/bin/init -- {run}"));
+        assert_eq!((ours.smp, linux.smp, linux.hardware_end), (1, 1, true));
+        let boot = Work { workload: "boot", ..WORK }.on_lazuli(&machine).append();
+        assert!(boot.ends_with("init=/bin/lazybench -- boot --ops 9"), "{boot}");
+    }
+
+    #[test]
+    fn regions_and_cpus_are_summed_and_told_per_operation() {
+        let measured = results::parse("x", "result workload=fault ops=4 ns=1").remove(0);
+        let mut counted = Counted { measured, counts: BTreeMap::new(), addresses: BTreeMap::new() };
+        let region = json!({
+            "region": 0, "cpus": [{"cpu": 0, "el0": 5, "el1": 8}, {"cpu": 1, "el1": 2}], "addresses": {"0x10": 3}
+        });
+        counted.add(&region);
+        counted.add(&region);
+        assert_eq!((counted.each("el1"), counted.each("isb"), counted.cost()), (5.0, 0.0, 5.0));
+        assert_eq!(counted.all_each(), BTreeMap::from([("el0".to_owned(), 2.5), ("el1".to_owned(), 5.0)]));
+        assert_eq!(counted.addresses, BTreeMap::from([(16, 6)]));
+        let back = Counted::from_json(&counted.to_json()).unwrap();
+        assert_eq!(back, Counted { addresses: BTreeMap::new(), ..counted });
+    }
+
+    #[test]
+    fn the_interrupt_controller_is_watched_where_sgis_are_stores() {
+        let machine = |gic| Machine { gic, ..Machine::of("k".into()) };
+        let options = |gic| option("p.so".as_ref(), "count", "o".as_ref(), &machine(gic));
+        assert_eq!(options(3), "p.so,mode=count,out=o");
+        assert_eq!(options(2), "p.so,mode=count,out=o,sgir=0x8000f00");
+    }
+}
