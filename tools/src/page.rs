@@ -2,6 +2,7 @@
 
 mod browser;
 mod chart;
+mod counted;
 mod paint;
 mod section;
 mod sections;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::chart::{Bar, Group, bars};
+use super::counted;
 use super::section::{Section, Table};
 use super::timeline::Timeline;
 use crate::results::{self, Measurement};
@@ -14,11 +15,13 @@ use crate::{options, table};
 /// All parts, in their order.
 pub(super) fn all(folder: &Path) -> Result<Vec<Section>> {
     let file = |name: &str| read(&folder.join(name));
-    let bench = file("bench.json")?.map(|file| measurements(&file["results"])).unwrap_or_default();
+    let bench = file("bench.json")?.map(|file| results::measurements(&file["results"])).unwrap_or_default();
     Ok(vec![
         costs(&bench),
         laziness(&bench),
-        operations(file("bars.json")?.as_ref()),
+        counted::operations(file("bars.json")?.as_ref()),
+        counted::beside_linux(file("bench-linux.json")?.as_ref()),
+        counted::switch(file("bars.json")?.as_ref()),
         shoots(file("matrix.json")?.as_ref()),
         scene(&SHOOTDOWN, file("trace-shootdown.json")?.as_ref()),
         scene(&HANDOFF, file("trace-handoff.json")?.as_ref()),
@@ -32,10 +35,6 @@ fn read(path: &Path) -> Result<Option<Value>> {
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).map(Some).with_context(|| format!("{} is no JSON", path.display()))
-}
-
-fn measurements(list: &Value) -> Vec<Measurement> {
-    list.as_array().into_iter().flatten().filter_map(Measurement::from_json).collect()
 }
 
 /// The colour of a scheme.
@@ -53,7 +52,7 @@ fn group(all: &[Measurement], workload: &str, title: String, figure: impl Fn(&Me
 }
 
 /// A section about bars, or one that says how they come to be.
-fn with_bars(mut section: Section, groups: Vec<Group>) -> Section {
+pub(super) fn with_bars(mut section: Section, groups: Vec<Group>) -> Section {
     let groups: Vec<_> = groups.into_iter().filter(|group| !group.bars.is_empty()).collect();
     if groups.is_empty() {
         return Section::absent(section.id, section.title, &section.command);
@@ -101,34 +100,6 @@ fn laziness(all: &[Measurement]) -> Section {
         command: "make bench".to_owned(),
         figure: None,
         table: None,
-    };
-    with_bars(section, groups)
-}
-
-fn operations(file: Option<&Value>) -> Section {
-    let (mut groups, mut rows) = (Vec::new(), Vec::new());
-    for bar in file.and_then(|file| file["bars"].as_array()).into_iter().flatten() {
-        let (Some(name), Some(cost), Some(most)) =
-            (bar["operation"].as_str(), bar["instructions"].as_f64(), bar["most"].as_f64())
-        else {
-            continue;
-        };
-        let drawn =
-            Bar { name: String::new(), value: cost, limit: Some(most), series: if cost <= most { 0 } else { 5 } };
-        groups.push(Group { name: name.to_owned(), bars: vec![drawn] });
-        rows.push(vec![name.to_owned(), table::number(cost), table::number(most)]);
-    }
-    let section = Section {
-        id: "bars",
-        title: "Instructions per operation, and their bars",
-        text: "Instructions at EL0 and EL1 for one operation; the line is what the project allows itself.".to_owned(),
-        command: "make bars".to_owned(),
-        figure: None,
-        table: Some(Table {
-            heads: ["operation", "instructions", "at most"].map(str::to_owned).into(),
-            words: 1,
-            rows,
-        }),
     };
     with_bars(section, groups)
 }

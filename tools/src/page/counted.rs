@@ -1,0 +1,185 @@
+//! The parts of the report that are about instructions: of Lazuli against its bars, beside Linux, and by function.
+
+use serde_json::Value;
+
+use super::chart::{Bar, Group};
+use super::section::{Section, Table};
+use super::sections::with_bars;
+use crate::table;
+
+pub(super) fn operations(file: Option<&Value>) -> Section {
+    let (mut groups, mut rows) = (Vec::new(), Vec::new());
+    for bar in file.and_then(|file| file["bars"].as_array()).into_iter().flatten() {
+        let (Some(name), Some(cost), Some(most)) =
+            (bar["operation"].as_str(), bar["instructions"].as_f64(), bar["most"].as_f64())
+        else {
+            continue;
+        };
+        let drawn =
+            Bar { name: String::new(), value: cost, limit: Some(most), series: if cost <= most { 0 } else { 5 } };
+        groups.push(Group { name: name.to_owned(), bars: vec![drawn] });
+        rows.push(vec![name.to_owned(), table::number(cost), table::number(most)]);
+    }
+    let section = Section {
+        id: "bars",
+        title: "Instructions per operation, and their bars",
+        text:
+            "Instructions of the kernel (EL1) on all CPUs for one operation, of the last row all; the line is what the \
+               project allows itself."
+                .to_owned(),
+        command: "make bars".to_owned(),
+        figure: None,
+        table: Some(Table {
+            heads: ["operation", "instructions", "at most"].map(str::to_owned).into(),
+            words: 1,
+            rows,
+        }),
+    };
+    with_bars(section, groups)
+}
+
+pub(super) fn beside_linux(file: Option<&Value>) -> Section {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let kernels = file.map(|file| list(&file["kernels"])).unwrap_or_default();
+    let names: Vec<_> = kernels.iter().filter_map(|kernel| kernel["name"].as_str()).collect();
+    let (mut groups, mut rows) = (Vec::new(), Vec::new());
+    for row in file.map(|file| list(&file["rows"])).unwrap_or_default() {
+        let runs = list(&row["runs"]);
+        let cost = |name: &str| runs.iter().find(|run| run["kernel"] == name)?["cost"].as_f64();
+        let bar = |(series, name): (usize, &&str)| {
+            Some(Bar { name: (*name).to_owned(), value: cost(name)?, limit: None, series })
+        };
+        let what = row["operation"].as_str().unwrap_or_default().to_owned();
+        groups.push(Group { name: what.clone(), bars: names.iter().enumerate().filter_map(bar).collect() });
+        let cell = |name: &&str| cost(name).map_or("-".to_owned(), table::number);
+        let times = |name: &&str| {
+            let times = cost(name).zip(cost(names[0])).map(|(theirs, ours)| theirs / ours);
+            times.map_or("-".to_owned(), |times| format!("{times:.1}"))
+        };
+        rows.push(std::iter::once(what).chain(names.iter().map(cell)).chain(names.iter().skip(1).map(times)).collect());
+    }
+    let mut heads: Vec<_> =
+        std::iter::once("operation".to_owned()).chain(names.iter().map(|&n| n.to_owned())).collect();
+    heads.extend(names.iter().skip(1).map(|name| format!("{name} / {}", names[0])));
+    let section = Section {
+        id: "linux",
+        title: "Linux beside Lazuli",
+        text: format!(
+            "The same program in the same QEMU, counted by the same plugin: instructions of the kernel (EL1) on all CPUs for \
+             one operation, of the last row all. Linux does far more than Lazuli on each of these paths (cgroups, \
+             security modules, accounting, signals, fair scheduling): the factor is the price of that, and no fault. {}",
+            kernel_words(file, &kernels)
+        ),
+        command: "make bench-linux".to_owned(),
+        figure: None,
+        table: Some(Table { heads, words: 1, rows }),
+    };
+    with_bars(section, groups)
+}
+
+/// Which kernels, with which command lines, in which QEMU.
+fn kernel_words(file: Option<&Value>, kernels: &[Value]) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let kernel = |kernel: &Value| {
+        let words = kernel["words"].as_str().map(|words| format!(" with `{words}`")).unwrap_or_default();
+        format!("{}: {}{words}. ", text(&kernel["name"]), text(&kernel["version"]))
+    };
+    let all: String = kernels.iter().map(kernel).collect();
+    file.map_or(String::new(), |file| {
+        format!("{all}{}, -cpu {}, -icount, -seed 1.", text(&file["qemu"]), text(&file["cpu"]))
+    })
+}
+
+/// The operations that are taken apart, and how many functions of each are drawn.
+const SWITCHES: [&str; 3] = ["yield switch between processes", "pipe switch, same CPU", "pipe switch, across CPUs"];
+const FUNCTIONS: usize = 12;
+
+pub(super) fn switch(file: Option<&Value>) -> Section {
+    let (mut groups, mut rows) = (Vec::new(), Vec::new());
+    for bar in file.and_then(|file| file["bars"].as_array()).into_iter().flatten() {
+        let Some(what) = bar["operation"].as_str().filter(|what| SWITCHES.contains(what)) else { continue };
+        let of_pair = |pair: &Value| Some((pair[0].as_str()?.to_owned(), pair[1].as_f64()?));
+        let functions: Vec<_> = bar["functions"].as_array().into_iter().flatten().filter_map(of_pair).collect();
+        let (most, others) = functions.split_at(functions.len().min(FUNCTIONS));
+        let rest: f64 = others.iter().map(|(_, cost)| cost).sum();
+        let shown = most.iter().cloned().chain([(format!("{} others", others.len()), rest)]);
+        let shown: Vec<_> = shown.filter(|(_, cost)| *cost > 0.0).collect();
+        rows.extend(shown.iter().map(|(name, cost)| vec![what.to_owned(), name.clone(), table::number(*cost)]));
+        let drawn = |(name, value): (String, f64)| Bar { name: last_words(&name), value, limit: None, series: 0 };
+        groups.push(Group { name: what.to_owned(), bars: shown.into_iter().map(drawn).collect() });
+    }
+    let section = Section {
+        id: "switch",
+        title: "What a switch costs, by function",
+        text: "Instructions of the kernel (EL1) for one operation, by the function in whose source they stand, wherever it was \
+               inlined; what the standard library does counts for who asked it to."
+            .to_owned(),
+        command: "make bars".to_owned(),
+        figure: None,
+        table: Some(Table {
+            heads: ["operation", "function", "instructions"].map(str::to_owned).into(),
+            words: 2,
+            rows,
+        }),
+    };
+    with_bars(section, groups)
+}
+
+/// The last two words of a function's path, without what stands in angle brackets: short enough to stand beside a bar.
+fn last_words(name: &str) -> String {
+    const LONGEST: usize = 26;
+    let (mut depth, mut plain) = (0u32, String::new());
+    for letter in name.chars() {
+        match letter {
+            '<' => depth += 1,
+            '>' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => plain.push(letter),
+            _ => {}
+        }
+    }
+    let parts: Vec<_> = plain.split("::").filter(|part| !part.is_empty()).collect();
+    let short = parts[parts.len().saturating_sub(2)..].join("::");
+    if short.chars().count() <= LONGEST { short } else { parts[parts.len() - 1].to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_kernel_has_a_column_and_linux_a_factor() {
+        let run = |kernel: &str, cost: f64| json!({"kernel": kernel, "cost": cost});
+        let file = json!({
+            "qemu": "QEMU 10", "cpu": "cortex-a72",
+            "kernels": [{"name": "Lazuli", "version": "Lazuli 1"}, {"name": "Linux", "version": "Linux 6", "words": "a=b"}],
+            "rows": [{"operation": "fork", "runs": [run("Lazuli", 100.0), run("Linux", 90.0)]}],
+        });
+        let section = beside_linux(Some(&file));
+        let table = section.table.unwrap();
+        assert_eq!(table.heads, ["operation", "Lazuli", "Linux", "Linux / Lazuli"]);
+        assert_eq!(table.rows, [["fork", "100", "90.0", "0.9"]]);
+        assert!(section.text.contains("Linux: Linux 6 with `a=b`. QEMU 10, -cpu cortex-a72"), "{}", section.text);
+        assert!(beside_linux(None).figure.is_none());
+    }
+
+    #[test]
+    fn functions_that_are_not_drawn_are_summed() {
+        let functions: Vec<_> = (0..FUNCTIONS + 2).map(|n| json!([format!("lazuli::f{n}"), 2.0])).collect();
+        let file = json!({"bars": [
+            {"operation": SWITCHES[0], "functions": functions},
+            {"operation": "fork", "functions": [["x", 1.0]]},
+        ]});
+        let rows = switch(Some(&file)).table.unwrap().rows;
+        assert_eq!(rows.len(), FUNCTIONS + 1);
+        assert_eq!(rows[FUNCTIONS], [SWITCHES[0], "2 others", "4.00"]);
+    }
+
+    #[test]
+    fn names_beside_bars_are_short() {
+        let seen = ["mm::switch::Cpu<lazuli::M>::enter", "lazuli::sched::run::pick", "memcpy", "<a::B as c::D>::e"]
+            .map(last_words);
+        assert_eq!(seen, ["Cpu::enter", "run::pick", "memcpy", "e"]);
+    }
+}
