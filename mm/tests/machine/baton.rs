@@ -23,6 +23,8 @@ pub type ThreadId = usize;
 
 /// So many turns of spin loops without anything else mean that nothing will ever come.
 const STUCK: u32 = 4000;
+/// How often the baton may be passed before the machine comes to rest: fifty times what the longest test takes.
+const ENDLESS: u32 = 1_000_000;
 
 /// What a thread is doing.
 #[derive(Clone, Copy, PartialEq, Hash, Debug)]
@@ -247,8 +249,13 @@ impl World {
         state.spins = 0;
         state.running = state.choose(None, 1);
         drop(state);
+        let mut passed = 0;
         while let Some(thread) = self.whose_turn() {
             self.resume(thread);
+            passed += 1;
+            if passed == ENDLESS {
+                return Some(self.report(&self.lock(), "it never comes to rest: a livelock"));
+            }
         }
         let mut state = self.lock();
         state.verdict.take().or_else(|| self.deadlock(&state))
