@@ -30,6 +30,8 @@ pub(crate) extern "C" fn start_primary(device_tree_pa: u64, image_pa: u64, entry
     bcm_gpio::light_early(boot.image_pa.start);
     uart::init_early(boot.image_pa.start);
     println!("Lazuli: entered at EL{}, image at {:#x}", boot.entry_level, boot.image_pa.start);
+    // One that firmware left behind ends the boot, but not without a word.
+    cpu::unmask_serrors();
     let Some(tree) = boot.device_tree else {
         refuse("the loader passed no device tree in x0, and the image brings none")
     };

@@ -7,7 +7,7 @@ extern crate alloc;
 use alloc::vec::Vec;
 use core::hint::black_box;
 
-use aarch64_cpu::registers::{CurrentEL, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1};
+use aarch64_cpu::registers::{CurrentEL, DAIF, Readable, SCTLR_EL1, TCR_EL1, TTBR0_EL1};
 use lazuli::arch::stack::{KernelStack, STACK_SIZE};
 use lazuli::arch::{cpu, mmu};
 use lazuli::machine::Kernel;
@@ -16,6 +16,7 @@ use mm::Machine;
 
 kernel_tests! {
     runs_at_el1_with_mmu_and_caches,
+    serrors_are_taken,
     user_half_is_empty,
     translation_is_what_mm_relies_on,
     linear_map_reaches_the_image,
@@ -31,6 +32,10 @@ fn runs_at_el1_with_mmu_and_caches() {
     assert!(SCTLR_EL1.is_set(SCTLR_EL1::M));
     assert!(SCTLR_EL1.is_set(SCTLR_EL1::C));
     assert!(SCTLR_EL1.is_set(SCTLR_EL1::I));
+}
+
+fn serrors_are_taken() {
+    assert!(!DAIF.is_set(DAIF::A), "an SError would wait for ever");
 }
 
 fn user_half_is_empty() {

@@ -49,7 +49,6 @@ primary_upper_half:
     ldr     x8, =exception_vectors
     msr     vbar_el1, x8
     isb
-    msr     daifclr, #4                 // an SError is reported, not kept
     mov     x0, x20
     mov     x1, x21
     mov     x2, x22

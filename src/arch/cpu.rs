@@ -54,6 +54,12 @@ pub fn is_coherent() -> bool {
     control == 0 || control & 1 << 6 != 0
 }
 
+/// Lets this CPU take SErrors: they are reported, not kept.
+pub(crate) fn unmask_serrors() {
+    // SAFETY: the vectors stand, and whoever handles an SError does not come back. No `nomem`: what was stored may be its cause.
+    unsafe { core::arch::asm!("msr daifclr, #4", options(nostack, preserves_flags)) };
+}
+
 /// Stops this CPU for good.
 pub fn halt() -> ! {
     loop {

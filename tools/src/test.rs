@@ -96,6 +96,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     if let Some(port) = &options.serial {
         jobs.retain(|job| job.machine.board == Board::Rpi4);
+        ensure!(
+            !jobs.is_empty(),
+            "no test for the board is named `{}`; such a name is ipi-rpi4-shootdown",
+            options.cell
+        );
         return verdict(&hw::run(port, &jobs)?);
     }
     jobs.extend(tests.single()?.into_iter().filter(|job| job.name.contains(&options.cell)));
