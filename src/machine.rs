@@ -146,7 +146,7 @@ impl Machine for Kernel {
     }
 
     fn sync_instructions(frame: Frame) {
-        tlbi::sync_instructions(mapped(frame));
+        tlbi::sync_instructions(mapped(frame)..mapped(frame) + PAGE_SIZE);
     }
 
     fn wake_reaper() {

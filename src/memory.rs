@@ -8,6 +8,7 @@ use spin::once::Once;
 
 use crate::arch::boot::BootInfo;
 use crate::arch::mmu::{self, PAGE};
+use crate::arch::page;
 use crate::platform::{Platform, Region, Table};
 use crate::start::refuse;
 use crate::sync::{IrqLock, Relax};
@@ -82,9 +83,9 @@ pub fn frame_allocator<M: Machine>(ram: &[Region]) -> FrameAllocator<M> {
     let bytes = (count * size_of::<FrameInfo>()).next_multiple_of(PAGE as usize);
     let info = take(bytes as u64).unwrap_or_else(|| refuse("no RAM for the list of frames; give the machine more"));
     let info = mmu::phys_to_virt(info);
-    // SAFETY: RAM of our own, which `take` gave for good; all zeroes is a valid `FrameInfo`.
+    // SAFETY: RAM of our own, whole pages, which `take` gave for good; all zeroes is a valid `FrameInfo`.
     let info = unsafe {
-        info.write_bytes(0, bytes);
+        (0..bytes).step_by(PAGE as usize).for_each(|offset| page::zero(info as u64 + offset as u64));
         core::slice::from_raw_parts(info.cast(), count)
     };
     let free = FREE.lock().take().unwrap_or_default();

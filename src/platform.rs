@@ -11,6 +11,8 @@ use crate::sync::Relax;
 
 /// The tree, from the moment it is known to be one. Set by CPU 0, read by all.
 static TREE: Once<Fdt<'static>, Relax> = Once::new();
+/// The command line, which much is asked of, in the tree. Set by CPU 0 with the tree.
+static BOOTARGS: Once<&str, Relax> = Once::new();
 /// The machine. Set by CPU 0 before there is a second CPU.
 static PLATFORM: Once<Platform<'static>, Relax> = Once::new();
 
@@ -21,6 +23,7 @@ static PLATFORM: Once<Platform<'static>, Relax> = Once::new();
 pub fn init(blob: &'static [u8]) -> Result<&'static Platform<'static>, Error> {
     let tree = Fdt::new(blob)?;
     TREE.call_once(|| tree);
+    BOOTARGS.call_once(|| device_tree::bootargs(tree).unwrap_or(""));
     let platform = Platform::parse(tree)?;
     Ok(PLATFORM.call_once(|| platform))
 }
@@ -41,7 +44,7 @@ pub fn try_get() -> Option<&'static Platform<'static>> {
 
 /// The kernel's command line; empty if there is none, or no tree yet.
 pub fn bootargs() -> &'static str {
-    TREE.get().and_then(|&tree| device_tree::bootargs(tree)).unwrap_or("")
+    BOOTARGS.get().copied().unwrap_or("")
 }
 
 /// What the loader gives as a seed for random numbers; empty if it gives none.

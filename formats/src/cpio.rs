@@ -109,9 +109,10 @@ fn read_member(archive: &[u8], at: usize) -> Result<(Entry<'_>, usize), CpioErro
     let data_end = data_start + size as usize;
     let name = rest.get(HEADER..name_end).ok_or(CpioError::Truncated(at))?;
     let data = rest.get(data_start..data_end).ok_or(CpioError::Truncated(at))?;
-    // More zeroes than one are padding, with which an archiver puts the contents at the start of a page.
+    // It ends at the first zero. More zeroes are padding, with which an archiver puts the contents at the start of a
+    // page; nobody looks through them.
     let name = match name.iter().position(|&byte| byte == 0) {
-        Some(end @ 1..) if name[end..].iter().all(|&byte| byte == 0) => &name[..end],
+        Some(end @ 1..) if name.ends_with(b"\0") => &name[..end],
         _ => return Err(CpioError::BadName(at)),
     };
     let entry = Entry { identity: (inode, major, minor), mode, links, modified, name, data };

@@ -155,6 +155,6 @@ pub(crate) fn write(answers: &Answers) {
             assert_eq!(place.read_volatile(), BRK, "{:#x} has an answer already", jump.place());
             place.write_volatile(jump.instruction());
         }
-        tlbi::sync_instructions(place as u64 & !(mmu::PAGE - 1));
+        tlbi::sync_instructions(place as u64..place as u64 + 4);
     }
 }

@@ -14,7 +14,7 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::tlbi;
+use super::{page, tlbi};
 use crate::memory;
 use crate::sync::SpinLock;
 
@@ -269,7 +269,7 @@ impl Map {
         }
         let pa = memory::take_frame()?;
         // SAFETY: a frame of our own, in the linear map, which stands before the early tables run out.
-        unsafe { phys_to_virt(pa).write_bytes(0, PAGE as usize) };
+        unsafe { page::zero(phys_to_virt(pa) as u64) };
         Some(pa)
     }
 }

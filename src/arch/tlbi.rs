@@ -4,8 +4,9 @@
 //! needs no invalidation, only the promise that a new entry is seen before it is used.
 
 use core::arch::asm;
+use core::ops::Range;
 
-use mm::{PAGE_SIZE, Sequence, Ttbr};
+use mm::{Sequence, Ttbr};
 
 /// Makes new entries of the kernel's tables visible to this CPU's walker, and to every other's that learns of
 /// the new address by an ordered store of ours (mm/litmus/kernel_entry.litmus, kernel_entry_elsewhere.litmus).
@@ -138,24 +139,25 @@ pub fn read_ttbr0() -> Ttbr {
 /// CTR_EL0.L1Ip: the instruction cache is looked up by physical addresses alone.
 const L1IP_PIPT: u64 = 0b11;
 
-/// Makes instructions that were written to a page through the linear map visible to every fetch
+/// Makes instructions that were written to these addresses of the linear map visible to every fetch
 /// (Arm ARM B2.4.4): clean the data cache to the point of unification, then drop the old lines
 /// of the instruction caches. Line by line if a line is found by any of its addresses; else all of them, since
 /// programs fetch by other addresses than this one (mm/litmus/instructions.litmus).
-pub fn sync_instructions(page: u64) {
+pub fn sync_instructions(written: Range<u64>) {
     let ctr: u64;
     // SAFETY: reads a register that never changes.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags, pure)) };
     // CTR_EL0.DminLine and IminLine: log2 of the words in the smallest line.
     let (data, code) = (4 << (ctr >> 16 & 0xf), 4 << (ctr & 0xf));
-    for line in (page..page + PAGE_SIZE).step_by(data) {
+    let lines = |size: usize| (written.start & !(size as u64 - 1)..written.end).step_by(size);
+    for line in lines(data) {
         // SAFETY: cleaning a mapped line changes no value.
         unsafe { asm!("dc cvau, {}", in(reg) line, options(nostack, preserves_flags)) };
     }
     // SAFETY: a barrier.
     unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
     if ctr >> 14 & 0b11 == L1IP_PIPT {
-        for line in (page..page + PAGE_SIZE).step_by(code) {
+        for line in lines(code) {
             // SAFETY: dropping a mapped line of an instruction cache changes no value.
             unsafe { asm!("ic ivau, {}", in(reg) line, options(nostack, preserves_flags)) };
         }

@@ -1,33 +1,18 @@
-//! From the device tree to serial port, pins and the few other devices of the boards.
+//! From the device tree to the serial port, its clock and pins, and the LED.
 
 use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 
-use super::tree::{self, Place};
-use super::{Led, Pin, Region, Table, Uart, UartKind};
-
-/// The first region of the first node that is one of these.
-pub(super) fn registers(tree: Fdt<'_>, names: &[&str]) -> Option<Region> {
-    tree::search(tree, &mut |place| tree::is_any_of(&place.node, names).then(|| place.region(0))?)
-}
+use super::found::{Found, Port};
+use super::{Led, Pin, Table, Uart, tree};
 
 /// The port of `/chosen/stdout-path` if it is one we know, else the first such.
-pub(super) fn uart(tree: Fdt<'_>, interrupt_cells: usize) -> Option<Uart> {
-    let mut known = |place: &Place<'_, '_>| {
-        let kind = kind(&place.node)?;
-        let interrupt = place.interrupt(0, interrupt_cells);
-        let clock_hz = clock(tree, &place.node);
-        Some(Uart { kind, registers: place.region(0)?, interrupt, clock_hz, pins: pins(tree, &place.node) })
-    };
-    stdout_path(tree).and_then(|path| tree::at_path(tree, path, &mut known)).or_else(|| tree::search(tree, &mut known))
-}
-
-fn kind(node: &FdtNode<'_>) -> Option<UartKind> {
-    if tree::is_any_of(node, &["arm,pl011"]) {
-        Some(UartKind::Pl011)
-    } else {
-        tree::is_any_of(node, &["brcm,bcm2835-aux-uart"]).then_some(UartKind::Mini)
-    }
+pub(super) fn uart(tree: Fdt<'_>, found: &Found<'_>, interrupt_cells: usize) -> Option<Uart> {
+    let named = stdout_path(tree).and_then(|path| tree::at_path(tree, path, &mut Port::at));
+    let Port { node, kind, registers } = named.or(found.port)?;
+    let interrupt = tree::interrupt(&node, 0, interrupt_cells);
+    Some(Uart { kind, registers, interrupt, clock_hz: clock(tree, &node), pins: pins(tree, &node) })
 }
 
 /// `stdout-path` without its `:options`, its alias resolved.
@@ -70,15 +55,14 @@ fn pins(tree: Fdt<'_>, node: &FdtNode<'_>) -> Table<Pin, 8> {
 }
 
 /// The LED that shows activity: `gpios` names the controller, the pin, and in bit 0 whether low lights it.
-pub(super) fn led(tree: Fdt<'_>) -> Option<Led> {
-    let leds = tree::search(tree, &mut |place| tree::is_any_of(&place.node, &["gpio-leds"]).then_some(place.node))?;
+pub(super) fn led(tree: Fdt<'_>, found: &Found<'_>) -> Option<Led> {
     let is_activity = |node: &FdtNode<'_>| {
         matches!(tree::string(node, "label"), Some("ACT" | "led0")) || node.name_without_address() == "led-act"
     };
-    let node = leds.children().find(is_activity)?;
+    let node = found.leds?.children().find(is_activity)?;
     // The power LED hangs on another controller; only the first is known here.
     let controller = by_phandle(tree, word(&node, "gpios", 0)?)?;
-    tree::is_any_of(&controller, &["brcm,bcm2711-gpio"]).then_some(())?;
+    controller.is_compatible("brcm,bcm2711-gpio").then_some(())?;
     Some(Led { number: word(&node, "gpios", 1)? as u8, active_low: word(&node, "gpios", 2)? & 1 != 0 })
 }
 

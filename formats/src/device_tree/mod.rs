@@ -2,6 +2,7 @@
 
 mod devices;
 mod error;
+mod found;
 mod memory;
 mod parse;
 mod region;

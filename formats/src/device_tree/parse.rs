@@ -4,15 +4,15 @@ use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property, ToCellInt};
 use mm::MAX_CPUS;
 
-use super::memory::push;
-use super::tree::{self, Place};
-use super::{Conduit, Cpu, Enable, Error, Gic, MPIDR_AFFINITY, Platform, Region, Table, devices, memory};
+use super::found::Found;
+use super::{Conduit, Cpu, Enable, Error, Gic, MPIDR_AFFINITY, Platform, Region, Table, devices, memory, tree};
 
 impl<'t> Platform<'t> {
     /// Reads a whole tree.
     pub fn parse(tree: Fdt<'t>) -> Result<Self, Error> {
-        let psci = psci(tree)?;
-        let (gic, interrupt_cells) = gic(tree)?;
+        let found = Found::look(tree);
+        let psci = found.psci.map(|node| conduit(&node)).transpose()?;
+        let (gic, interrupt_cells) = gic(&found)?;
         let mut platform = Self {
             tree,
             model: tree.root().model().ok().flatten().unwrap_or("an unnamed board"),
@@ -20,13 +20,13 @@ impl<'t> Platform<'t> {
             reserved: Table::new(),
             initrd: initrd(tree)?,
             gic,
-            uart: devices::uart(tree, interrupt_cells),
-            timer_interrupt: timer_interrupt(tree, 2, interrupt_cells)?,
-            watchdog_interrupt: timer_interrupt(tree, 1, interrupt_cells)?,
-            power_manager: devices::registers(tree, &["brcm,bcm2711-pm", "brcm,bcm2835-pm-wdt"]),
-            gpio: devices::registers(tree, &["brcm,bcm2711-gpio"]),
-            mailbox: devices::registers(tree, &["brcm,bcm2835-mbox"]),
-            led: devices::led(tree),
+            uart: devices::uart(tree, &found, interrupt_cells),
+            timer_interrupt: timer_interrupt(&found, 2, interrupt_cells)?,
+            watchdog_interrupt: timer_interrupt(&found, 1, interrupt_cells)?,
+            power_manager: found.power_manager,
+            gpio: found.gpio,
+            mailbox: found.mailbox,
+            led: devices::led(tree, &found),
             psci,
             cpu_count: 0,
         };
@@ -75,16 +75,12 @@ fn initrd(tree: Fdt<'_>) -> Result<Option<Region>, Error> {
 }
 
 /// The conduit of PSCI 0.2 or later, whose function numbers are fixed.
-fn psci(tree: Fdt<'_>) -> Result<Option<Conduit>, Error> {
-    let node = tree::search(tree, &mut |place| {
-        tree::is_any_of(&place.node, &["arm,psci-1.0", "arm,psci-0.2"]).then_some(place.node)
-    });
-    node.map(|node| match tree::string(&node, "method") {
+fn conduit(psci: &FdtNode<'_>) -> Result<Conduit, Error> {
+    match tree::string(psci, "method") {
         Some("hvc") => Ok(Conduit::Hvc),
         Some("smc") => Ok(Conduit::Smc),
         _ => Err(Error::bad("/psci", "method")),
-    })
-    .transpose()
+    }
 }
 
 fn cpu_nodes(tree: Fdt<'_>) -> impl Iterator<Item = FdtNode<'_>> {
@@ -111,47 +107,16 @@ fn cpu(node: &FdtNode<'_>, psci: Option<Conduit>) -> Result<Cpu, Error> {
 }
 
 /// The interrupt controller, and how many cells name one of its interrupts.
-fn gic(tree: Fdt<'_>) -> Result<(Gic, usize), Error> {
-    tree::search(tree, &mut |place| {
-        let gic = if tree::is_any_of(&place.node, &["arm,gic-v3"]) {
-            gic_v3(place)
-        } else if tree::is_any_of(&place.node, &["arm,gic-400", "arm,cortex-a15-gic"]) {
-            gic_v2(place)
-        } else {
-            return None;
-        };
-        Some(gic.and_then(|gic| Ok((gic, interrupt_cells(place)?))))
-    })
-    .ok_or(Error::Missing("an interrupt controller (arm,gic-v3, arm,gic-400 or arm,cortex-a15-gic)"))?
-}
-
-/// Type, number and flags; GICv3 may add a fourth cell and reserves room for more.
-fn interrupt_cells(place: &Place<'_, '_>) -> Result<usize, Error> {
-    let cells = tree::number(&place.node, "#interrupt-cells").filter(|cells| (3..=8).contains(cells));
-    cells.map(|cells| cells as usize).ok_or(Error::bad("the interrupt controller", "#interrupt-cells"))
-}
-
-fn gic_v3(place: &Place<'_, '_>) -> Result<Gic, Error> {
-    let region = |index| place.region(index).ok_or(Error::bad("the interrupt controller", "reg"));
-    let mut redistributors = Table::new();
-    let count = tree::number(&place.node, "#redistributor-regions").unwrap_or(1);
-    for index in 0..count as usize {
-        push(&mut redistributors, region(1 + index)?, "redistributor regions")?;
-    }
-    Ok(Gic::V3 { distributor: region(0)?, redistributors })
-}
-
-fn gic_v2(place: &Place<'_, '_>) -> Result<Gic, Error> {
-    let region = |index| place.region(index).ok_or(Error::bad("the interrupt controller", "reg"));
-    Ok(Gic::V2 { distributor: region(0)?, cpu_interface: region(1)? })
+fn gic(found: &Found<'_>) -> Result<(Gic, usize), Error> {
+    let missing = Error::Missing("an interrupt controller (arm,gic-v3, arm,gic-400 or arm,cortex-a15-gic)");
+    let (node, gic) = found.gic.clone().ok_or(missing)?;
+    // Type, number and flags; GICv3 may add a fourth cell and reserves room for more.
+    let cells = tree::number(&node, "#interrupt-cells").filter(|cells| (3..=8).contains(cells));
+    Ok((gic?, cells.ok_or(Error::bad("the interrupt controller", "#interrupt-cells"))? as usize))
 }
 
 /// An interrupt of the timer node, in its order: secure and other physical, virtual, hypervisor.
-fn timer_interrupt(tree: Fdt<'_>, index: usize, interrupt_cells: usize) -> Result<u32, Error> {
-    tree::search(tree, &mut |place| {
-        let is_timer = tree::is_any_of(&place.node, &["arm,armv8-timer", "arm,armv7-timer"]);
-        let interrupt = || place.interrupt(index, interrupt_cells);
-        is_timer.then(|| interrupt().ok_or(Error::bad("the timer", "interrupts")))
-    })
-    .ok_or(Error::Missing("a timer (arm,armv8-timer)"))?
+fn timer_interrupt(found: &Found<'_>, index: usize, interrupt_cells: usize) -> Result<u32, Error> {
+    let timer = found.timer.ok_or(Error::Missing("a timer (arm,armv8-timer)"))?;
+    tree::interrupt(&timer, index, interrupt_cells).ok_or(Error::bad("the timer", "interrupts"))
 }

@@ -15,6 +15,14 @@ pub(super) struct Place<'p, 't> {
     parent: Option<&'p Place<'p, 't>>,
 }
 
+/// Calls `visit` for each enabled node, parents first.
+pub(super) fn walk<'t>(tree: Fdt<'t>, visit: &mut dyn FnMut(&Place<'_, 't>)) {
+    let _: Option<()> = search(tree, &mut |place| {
+        visit(place);
+        None
+    });
+}
+
 /// Calls `visit` for each enabled node, parents first, until it returns something.
 pub(super) fn search<'t, R>(tree: Fdt<'t>, visit: &mut dyn FnMut(&Place<'_, 't>) -> Option<R>) -> Option<R> {
     search_below(&Place { node: tree.root(), parent: None }, MAX_DEPTH, visit)
@@ -77,11 +85,6 @@ pub(super) fn number(node: &FdtNode<'_>, name: &str) -> Option<u64> {
     }
 }
 
-/// Whether the node names one of these in `compatible`.
-pub(super) fn is_any_of(node: &FdtNode<'_>, names: &[&str]) -> bool {
-    node.compatible().is_some_and(|mut list| list.any(|name| names.contains(&name)))
-}
-
 impl Place<'_, '_> {
     /// The `index`th region of `reg`, at the address where the CPU finds it.
     pub(super) fn region(&self, index: usize) -> Option<Region> {
@@ -108,20 +111,20 @@ impl Place<'_, '_> {
         });
         bus.to_cpu_address(translated?)
     }
+}
 
-    /// The INTID of the `index`th interrupt, for a GIC whose specifiers have `cells` cells.
-    ///
-    /// The first cell tells a shared (0) from a private (1) peripheral interrupt, the second
-    /// counts from the first of its kind: INTID 32 and INTID 16.
-    pub(super) fn interrupt(&self, index: usize, cells: usize) -> Option<u32> {
-        let property = self.node.property("interrupts")?;
-        let specifier = property.value().chunks_exact(cells.checked_mul(4)?).nth(index)?;
-        let (words, _) = specifier.as_chunks::<4>();
-        let number = u32::from_be_bytes(*words.get(1)?);
-        match u32::from_be_bytes(*words.first()?) {
-            0 if number < 988 => Some(32 + number),
-            1 if number < 16 => Some(16 + number),
-            _ => None,
-        }
+/// The INTID of a node's `index`th interrupt, for a GIC whose specifiers have `cells` cells.
+///
+/// The first cell tells a shared (0) from a private (1) peripheral interrupt, the second
+/// counts from the first of its kind: INTID 32 and INTID 16.
+pub(super) fn interrupt(node: &FdtNode<'_>, index: usize, cells: usize) -> Option<u32> {
+    let property = node.property("interrupts")?;
+    let specifier = property.value().chunks_exact(cells.checked_mul(4)?).nth(index)?;
+    let (words, _) = specifier.as_chunks::<4>();
+    let number = u32::from_be_bytes(*words.get(1)?);
+    match u32::from_be_bytes(*words.first()?) {
+        0 if number < 988 => Some(32 + number),
+        1 if number < 16 => Some(16 + number),
+        _ => None,
     }
 }
