@@ -138,11 +138,11 @@ impl Machine for Kernel {
         unsafe { page::fill(mapped(frame), source) }
     }
 
-    fn frame_of(page: &'static [u8]) -> Option<Frame> {
-        let address = page.as_ptr().addr() as u64;
-        let frame = Frame::containing(PhysAddr(mmu::virt_to_phys(address)));
-        // Frames of the kernel's own image, which no program may have, have no references.
-        (address.is_multiple_of(PAGE_SIZE) && Self::system().frames.references(frame) != 0).then_some(frame)
+    fn first_frame_of(pages: &'static [u8]) -> Option<Frame> {
+        let start = pages.as_ptr().addr() as u64;
+        let first = Frame::containing(PhysAddr(mmu::virt_to_phys(start)));
+        // If one is the archive's, all are. Frames of the kernel's own image, which no program may have, are not.
+        (start.is_multiple_of(PAGE_SIZE) && Self::system().frames.is_kept(first)).then_some(first)
     }
 
     fn sync_instructions(frame: Frame) {

@@ -10,7 +10,7 @@ use crate::pte::{Access, Descriptor};
 use crate::region::{Backing, OutOfMemory, Region};
 use crate::space::Space;
 use crate::stale::Stale;
-use crate::table::Leaf;
+use crate::table::{Leaf, each};
 
 /// Why an access cannot be made good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,26 +87,43 @@ impl<M: Machine> Space<M> {
 
 /// Gives an unmapped page a frame with what its region says it holds. The caller publishes it.
 fn provide<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<Frame, OutOfMemory> {
-    let protection = region.attributes.protection;
-    if let Some(frame) = lend::<M>(region, page) {
-        enter(region, page, leaf, Descriptor::page(frame, protection).as_copy_on_write());
+    if let Some(frame) = lend::<M>(region, page, leaf) {
         return Ok(frame);
     }
     let frame = fill::<M>(region, page)?;
-    enter(region, page, leaf, Descriptor::page(frame, protection));
+    enter(region, page, leaf, Descriptor::page(frame, region.attributes.protection));
     Ok(frame)
 }
 
-/// The image's own frame, where it holds the page and the program may not write to it: all who run from the image have
-/// that one in common. Should one of them gain the right to write, its first write makes a copy.
-fn lend<M: Machine>(region: &Region, page: Page) -> Option<Frame> {
-    let bytes = region.image_of(page);
-    if region.attributes.protection.write || bytes.len() < PAGE_SIZE as usize {
+/// How many pages an image lends at a time: an aligned run of so many, all of which one leaf table translates.
+const RUN: u64 = 16;
+
+/// Maps the image's own frames, where they hold the pages and the program may not write to them: all who run from the
+/// image have those in common. Should one of them gain the right to write, its first write makes a copy.
+///
+/// The neighbours of a page come with it: an entry costs a small part of the fault that it most likely saves.
+fn lend<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Option<Frame> {
+    let protection = region.attributes.protection;
+    if protection.write {
         return None;
     }
-    let frame = M::frame_of(bytes)?;
-    M::system().frames.get(frame);
-    Some(frame)
+    let start = Page::from_number(page.number() / RUN * RUN);
+    let run = start.max(region.pages.start)..start.offset(RUN).min(region.pages.end);
+    let image = region.image_of(&run);
+    let whole = image.len() / PAGE_SIZE as usize;
+    if whole == 0 {
+        return None;
+    }
+    let first = M::first_frame_of(&image[..whole * PAGE_SIZE as usize])?.number();
+    for (near, frame) in each(run).zip((first..first + whole).map(Frame::from_number)) {
+        if leaf.get(near).is_empty() {
+            if protection.execute {
+                M::system().frames.make_executable(frame);
+            }
+            leaf.install(near, Descriptor::page(frame, protection).as_lent());
+        }
+    }
+    leaf.get(page).frame()
 }
 
 /// The same ahead of the first access: until then no TLB holds the entry, and taking it away again
@@ -122,7 +139,7 @@ fn fill<M: Machine>(region: &Region, page: Page) -> Result<Frame, OutOfMemory> {
     let frame = M::system().frames.alloc().ok_or(OutOfMemory)?;
     match region.attributes.backing {
         Backing::Anonymous => M::zero_frame(frame),
-        Backing::Image { .. } => M::fill_frame(frame, region.image_of(page)),
+        Backing::Image { .. } => M::fill_frame(frame, region.image_of(&(page..page.offset(1)))),
     }
     Ok(frame)
 }

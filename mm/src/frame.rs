@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::addr::Frame;
-use crate::frame_info::TABLE;
 pub use crate::frame_info::{FrameInfo, FrameList};
+use crate::frame_info::{KEPT, TABLE};
 use crate::machine::Machine;
 use crate::pte::{ENTRIES, ROOT_LEVEL};
 use crate::sync::{AtomicU64, Lock, Ordering, fence};
@@ -96,41 +96,58 @@ impl<M: Machine> FrameAllocator<M> {
         Some(frame)
     }
 
-    /// Lets page tables name these frames, which hold what never changes and are not among the free ones: each has
-    /// one reference for good.
+    /// Lets page tables name these frames, which hold what never changes and are not among the free ones. So they
+    /// never will be, and references to them are not counted.
     ///
     /// # Panics
     /// If a frame has no metadata, or is in use.
     pub fn keep(&self, frames: Range<usize>) {
         for frame in frames.map(Frame::from_number) {
             // Relaxed: before the first page table that names it.
-            let before = self.info_of(frame).map(|info| info.word.swap(1, Ordering::Relaxed));
+            let before = self.info_of(frame).map(|info| info.word.swap(KEPT, Ordering::Relaxed));
             assert_eq!(before, Some(0), "{frame:?} cannot be kept");
+        }
+    }
+
+    /// Whether a frame was given to [`keep`](Self::keep).
+    pub fn is_kept(&self, frame: Frame) -> bool {
+        // Relaxed: set before anybody asks, and for good.
+        self.info_of(frame).is_some_and(|info| info.word.load(Ordering::Relaxed) == KEPT)
+    }
+
+    /// Lets programs execute one of these frames: the first time, instruction fetches are made to see what it holds.
+    pub(crate) fn make_executable(&self, kept: Frame) {
+        if let Some(info) = self.info_of(kept).filter(|info| !info.is_executable()) {
+            M::sync_instructions(kept);
+            info.note_executable();
         }
     }
 
     /// Adds a reference to a data frame.
     ///
     /// # Panics
-    /// If the frame is not a data frame in use, or has 2^31 references.
+    /// If the frame is not a data frame in use, or has 2^30 references.
     pub fn get(&self, frame: Frame) {
+        if self.is_kept(frame) {
+            return;
+        }
         // Relaxed: whoever adds a reference already has one.
         let before = self.info_of(frame).map_or(0, |info| info.word.fetch_add(1, Ordering::Relaxed));
-        assert!((1..TABLE - 1).contains(&before), "{frame:?} got a reference but is not data in use");
+        assert!((1..KEPT - 1).contains(&before), "{frame:?} got a reference but is not data in use");
     }
 
-    /// Whether a data frame has more than one reference. The caller holds one of them; that the
+    /// Whether a data frame has more than one reference, or is kept. The caller holds one of them; that the
     /// answer is no stays true until the caller itself adds another.
     pub fn is_shared(&self, frame: Frame) -> bool {
         // Acquire: pairs with the Release in `put_into`; the other owners are done with the frame.
         self.references(frame) != 1
     }
 
-    /// The references of a data frame; 0 for everything else.
+    /// The references of a data frame that are counted; 0 for everything else.
     pub fn references(&self, frame: Frame) -> u32 {
         // Acquire: pairs with the Release in `put_into`.
         let word = self.info_of(frame).map_or(0, |info| info.word.load(Ordering::Acquire));
-        if word & TABLE != 0 { 0 } else { word }
+        if word & (TABLE | KEPT) != 0 { 0 } else { word }
     }
 
     /// Gives up one reference to a data frame. The last one frees it.
@@ -146,7 +163,7 @@ impl<M: Machine> FrameAllocator<M> {
     /// As [`put`](Self::put), but a frame that loses its last reference joins `list`.
     pub fn put_into(&self, frame: Frame, list: &mut FrameList) {
         let Some(info) = self.info_of(frame) else { return self.refuse(frame) };
-        let lower = |word| (1..TABLE).contains(&word).then(|| word - 1);
+        let lower = |word| (1..KEPT).contains(&word).then(|| word - 1);
         // Release: pairs with the fence below and the Acquire in `references`: our accesses to the
         // frame come before its next use.
         match info.word.fetch_update(Ordering::Release, Ordering::Relaxed, lower) {
@@ -154,7 +171,7 @@ impl<M: Machine> FrameAllocator<M> {
                 fence(Ordering::Acquire);
                 list.push(self.info, frame.number() - self.base);
             }
-            Ok(_) => {}
+            Ok(_) | Err(KEPT) => {}
             Err(_) => self.refuse(frame),
         }
     }
@@ -312,10 +329,13 @@ mod tests {
         let frames = frames(4, 2..4);
         frames.keep(BASE..BASE + 2);
         let kept = numbered(1);
+        for _ in 0..2 {
+            assert!(frames.is_shared(kept), "with nobody who could write to it");
+            frames.put(kept);
+        }
         frames.get(kept);
-        assert!(frames.is_shared(kept), "with nobody who could write to it");
-        frames.put(kept);
-        assert_eq!((frames.references(kept), frames.free()), (1, 2));
+        assert_eq!((frames.is_kept(kept), frames.free()), (true, 2));
+        assert!(!frames.is_kept(numbered(2)));
     }
 
     #[test]

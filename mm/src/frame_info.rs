@@ -11,21 +11,24 @@ use crate::sync::{AtomicU32, Ordering};
 /// What is known about one frame. All zeroes is a valid value: a frame that nobody owns.
 #[derive(Default)]
 pub struct FrameInfo {
-    /// 0: nobody's (free, reserved, or on a [`FrameList`]). Below [`TABLE`]: data, with so many
-    /// references. With [`TABLE`] set: a translation table, its level in the lowest bits.
+    /// 0: nobody's (free, reserved, or on a [`FrameList`]). Below [`KEPT`]: data, with so many
+    /// references. [`KEPT`]: data for good. With [`TABLE`] set: a translation table, its level in the lowest bits.
     pub(crate) word: AtomicU32,
     /// Index + 1 of the next frame of the list that this one is on; 0 ends it.
     next: AtomicU32,
-    /// Of a table: the groups of entries that were ever set, one bit for each.
+    /// Of a table: the groups of entries that were ever set, one bit for each. Of data that never changes: 1 once it
+    /// can be executed.
     used: AtomicU32,
 }
 
 /// Marks the word of a table.
 pub(crate) const TABLE: u32 = 1 << 31;
+/// The word of data that never changes and is never free: nobody counts who refers to it.
+pub(crate) const KEPT: u32 = 1 << 30;
 /// Entries in a group.
 const GROUP: usize = ENTRIES / u32::BITS as usize;
 
-// Relaxed throughout: a table's use is read and written under the lock of its address space.
+// Relaxed for tables: their use is read and written under the lock of their address space.
 impl FrameInfo {
     /// Forgets which entries were set: the table is new.
     pub(crate) fn clear_used(&self) {
@@ -39,6 +42,18 @@ impl FrameInfo {
         if used & group == 0 {
             self.used.store(used | group, Ordering::Relaxed);
         }
+    }
+
+    /// Whether instruction fetches see what a frame of a program's image holds.
+    pub(crate) fn is_executable(&self) -> bool {
+        // Acquire: pairs with the Release below.
+        self.used.load(Ordering::Acquire) != 0
+    }
+
+    /// Notes that they do, which stays so.
+    pub(crate) fn note_executable(&self) {
+        // Release: whoever reads it does so after the barrier that completed the maintenance, on whatever CPU.
+        self.used.store(1, Ordering::Release);
     }
 
     /// Runs of indices outside which no entry was ever set. Most tables hold a few neighbours, and

@@ -222,10 +222,11 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// Copies bytes to the start of a frame and zeroes the rest.
     fn fill_frame(frame: Frame, bytes: &[u8]);
 
-    /// The frame that these bytes, a page of an image, are, if they lie in one that was given to
-    /// [`FrameAllocator::keep`](crate::frame::FrameAllocator::keep). It is then mapped as it is, and not copied.
-    fn frame_of(page: &'static [u8]) -> Option<Frame> {
-        let _ = page;
+    /// The frame in which these bytes begin, whole pages of an image, if they lie in frames that were given to
+    /// [`FrameAllocator::keep`](crate::frame::FrameAllocator::keep), one after another. These are then mapped as they
+    /// are, and not copied.
+    fn first_frame_of(pages: &'static [u8]) -> Option<Frame> {
+        let _ = pages;
         None
     }
 

@@ -100,6 +100,8 @@ impl Descriptor {
     const USER_NEVER: u64 = 1 << 54;
     /// The first of the four bits (58:55) left to software: the frame may have other owners.
     const COPY_ON_WRITE: u64 = 1 << 55;
+    /// The second of them: the frame is an image's.
+    const LENT: u64 = 1 << 56;
 
     const PAGE: u64 = Self::TABLE_OR_PAGE
         | Self::USER
@@ -148,6 +150,11 @@ impl Descriptor {
         Self(self.0 | Self::COPY_ON_WRITE | Self::READ_ONLY)
     }
 
+    /// The same page, whose frame an image lends: nobody counts who maps it, and a write makes a copy.
+    pub const fn as_lent(self) -> Self {
+        Self(self.as_copy_on_write().0 | Self::LENT)
+    }
+
     /// The same page, now without other owners, under the permissions of its region.
     pub const fn as_exclusive(self, protection: Protection) -> Self {
         Self(self.0 & !Self::COPY_ON_WRITE).with_protection(protection)
@@ -176,6 +183,11 @@ impl Descriptor {
     /// Whether the page's frame may have other owners, so that a write must copy it.
     pub const fn is_copy_on_write(self) -> bool {
         self.0 & Self::COPY_ON_WRITE != 0
+    }
+
+    /// Whether the page's frame is an image's.
+    pub const fn is_lent(self) -> bool {
+        self.0 & Self::LENT != 0
     }
 
     /// Whether hardware lets user code access the page in this way.

@@ -104,14 +104,14 @@ impl Region {
         self.len() == 0
     }
 
-    /// The bytes of the image that belong in this page: fewer than a page at the image's end, none
-    /// for anonymous memory.
-    pub fn image_of(&self, page: Page) -> &'static [u8] {
-        match self.attributes.backing.advanced(page.number() - self.pages.start.number()) {
+    /// The bytes of the image that belong in these pages of the region: fewer at the image's end, none for anonymous
+    /// memory.
+    pub fn image_of(&self, pages: &PageRange) -> &'static [u8] {
+        match self.attributes.backing.advanced(pages.start.number() - self.pages.start.number()) {
             Backing::Anonymous => &[],
             Backing::Image { bytes, offset } => {
                 let rest = bytes.get(offset..).unwrap_or(&[]);
-                &rest[..rest.len().min(PAGE_SIZE as usize)]
+                &rest[..rest.len().min((length(pages) * PAGE_SIZE) as usize)]
             }
         }
     }
@@ -336,8 +336,9 @@ mod tests {
         regions.insert(Region { pages: pages(10..13), attributes });
         regions.remove(&pages(10..11));
         let rest = regions.find(Page::from_number(11)).unwrap();
-        assert!(core::ptr::eq(rest.image_of(Page::from_number(11)), &BYTES[8192..]), "the file ends in this page");
-        assert_eq!(rest.image_of(Page::from_number(12)), &[] as &[u8], "past the end of the file");
+        assert!(core::ptr::eq(rest.image_of(&pages(11..12)), &BYTES[8192..]), "the file ends in this page");
+        assert!(core::ptr::eq(rest.image_of(&pages(11..13)), &BYTES[8192..]), "and the next has nothing of it");
+        assert_eq!(rest.image_of(&pages(12..13)), &[] as &[u8], "past the end of the file");
         regions.insert(Region { pages: pages(10..11), attributes });
         assert_eq!(layout(&regions), [(10, 13, false)], "the cut piece fits back");
     }

@@ -12,7 +12,7 @@ use crate::flush::{Extent, invalidate, invalidate_dying, retire};
 use crate::frame::FrameList;
 use crate::machine::{Machine, Point, point};
 use crate::mm::Mm;
-use crate::pte::{Descriptor, LEAF_LEVEL};
+use crate::pte::{Descriptor, Entry, LEAF_LEVEL};
 
 /// How many references to frames with other owners one token holds.
 pub const MOST_SHARED: usize = 32;
@@ -70,7 +70,9 @@ impl<M: Machine> Stale<M> {
             self.extend(page..page.offset(1), false);
         }
         let frames = &M::system().frames;
-        if frames.is_shared(frame) {
+        if removed.is_lent() {
+            // The image keeps it: there is no reference to give up.
+        } else if frames.is_shared(frame) {
             // The reference is kept until after the flush: were it given up now, the other owner
             // could become the last one, flush its own entries and free what ours still reach.
             self.shared[self.shared_count] = Some(frame);
@@ -147,13 +149,14 @@ impl<M: Machine> Stale<M> {
 fn free_tree<M: Machine>(table: Frame, freed: &mut FrameList) {
     let frames = &M::system().frames;
     let leaf = frames.level(table) == LEAF_LEVEL;
-    for entry in frames.used(table).flat_map(|used| &M::table(table).entries()[used]) {
-        match entry.get().frame() {
-            Some(frame) if leaf => frames.put_into(frame, freed),
-            Some(below) => free_tree::<M>(below, freed),
-            None => {}
-        }
-    }
+    frames.used(table).flat_map(|used| &M::table(table).entries()[used]).map(Entry::get).for_each(|entry| match entry
+        .frame()
+    {
+        Some(_) if entry.is_lent() => {}
+        Some(frame) if leaf => frames.put_into(frame, freed),
+        Some(below) => free_tree::<M>(below, freed),
+        None => {}
+    });
     frames.free_table_into(table, freed);
 }
 

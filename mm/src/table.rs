@@ -159,17 +159,18 @@ impl<M: Machine> PageTable<M> {
         stale
     }
 
-    /// Maps in `other` what is mapped here, frames shared. What the region does not share on
-    /// purpose becomes copy-on-write on both sides; the rights that this side loses are stale.
+    /// Maps in `other` what is mapped here, frames shared, but for what an image lends. What the region does not share
+    /// on purpose becomes copy-on-write on both sides; the rights that this side loses are stale.
     ///
     /// # Errors
     /// If there is no frame for a table. What was shared until then stays shared.
     pub(crate) fn share(&self, region: &Region, other: &Self, stale: &mut Stale<M>) -> Result<(), OutOfMemory> {
-        for (leaf, used) in self.leaves(region.pages.clone()) {
+        self.leaves(region.pages.clone()).try_for_each(|(leaf, used)| {
             let mut target = None;
             for page in each(used) {
                 let mut entry = leaf.get(page);
-                let Some(frame) = entry.frame() else { continue };
+                // What an image lends, it lends to the other side, too, which most likely will use little of it.
+                let Some(frame) = entry.frame().filter(|_| !entry.is_lent()) else { continue };
                 let target = match &target {
                     Some(target) => target,
                     None => target.insert(other.leaf_or_create(page)?),
@@ -181,8 +182,8 @@ impl<M: Machine> PageTable<M> {
                 M::system().frames.get(frame);
                 target.install(page, entry);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Gives all mapped pages of the range these rights. What was copy-on-write stays so.

@@ -5,7 +5,7 @@ use core::ptr;
 
 use super::mmu::PAGE;
 
-/// How many blocks one turn of the zeroing loop takes.
+/// How many blocks one turn of a loop takes.
 const UNROLLED: u64 = 16;
 
 /// Fills a page with zeroes.
@@ -51,10 +51,12 @@ pub unsafe fn copy(from: u64, to: u64) {
     unsafe {
         asm!(
             "2:",
+            ".rept {unrolled}",
             "ldp {a}, {b}, [{from}], #16",
             "ldp {c}, {d}, [{from}], #16",
             "stp {a}, {b}, [{to}], #16",
             "stp {c}, {d}, [{to}], #16",
+            ".endr",
             "cmp {to}, {end}",
             "b.lo 2b",
             a = out(reg) _,
@@ -64,6 +66,7 @@ pub unsafe fn copy(from: u64, to: u64) {
             from = inout(reg) from => _,
             to = inout(reg) to => _,
             end = in(reg) to + PAGE,
+            unrolled = const UNROLLED,
             options(nostack),
         );
     }
@@ -77,7 +80,11 @@ pub unsafe fn copy(from: u64, to: u64) {
 /// # Safety
 /// As for [`zero`].
 pub unsafe fn fill(page: u64, source: &[u8]) {
-    assert!(source.len() <= PAGE as usize, "{} bytes for one page", source.len());
+    if source.len() == PAGE as usize {
+        // SAFETY: a page of ours, and a source that is none.
+        return unsafe { copy(source.as_ptr().addr() as u64, page) };
+    }
+    assert!(source.len() < PAGE as usize, "{} bytes for one page", source.len());
     let to = ptr::with_exposed_provenance_mut::<u8>(page as usize);
     // SAFETY: our caller promises a page that is ours, and the lengths add up to it.
     unsafe {

@@ -18,7 +18,7 @@ use under_test::{
 /// The number of the first frame: not 0, so that a mix-up of number and index shows.
 pub const BASE: usize = 0x40_000;
 /// Behind those that can be handed out: room for an image.
-const IMAGE_FRAMES: usize = 4;
+const IMAGE_FRAMES: usize = 40;
 
 /// One thing that was asked of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,9 +156,9 @@ impl Machine for Fake {
         }
     }
 
-    fn frame_of(page: &'static [u8]) -> Option<Frame> {
+    fn first_frame_of(pages: &'static [u8]) -> Option<Frame> {
         let (image, first) = IMAGE.get();
-        let at = image.chunks_exact(4096).position(|kept| core::ptr::eq(kept, page))?;
+        let at = image.chunks_exact(4096).position(|kept| core::ptr::eq(kept.as_ptr(), pages.as_ptr()))?;
         Some(Frame::from_number(first + at))
     }
 

@@ -315,6 +315,7 @@ fn an_image_is_mapped_where_it_lies_and_copied_by_who_writes() {
     program.protect(HERE, 1, Protection::READ_WRITE);
     program.touch(HERE, Access::Write);
     Fake::table(frame_at(&program.mm, HERE).unwrap()).set_word(0, 9);
+    assert_eq!(handle_fault(&child, HERE, Access::Read), Ok(()));
     assert_eq!([word(&program.mm, HERE), word(&child, HERE)], [9, 0x0303_0303_0303_0303].map(Some));
     program.map_as(HERE + LEAF_SPAN, 1, attributes(Protection::READ_WRITE));
     program.touch(HERE + LEAF_SPAN, Access::Read);
@@ -322,18 +323,71 @@ fn an_image_is_mapped_where_it_lies_and_copied_by_who_writes() {
     drop(child);
     program.unmap(HERE, 3);
     assert_eq!(Fake::table(Frame::from_number(kept.number() + 1)).word(0), 0x0303_0303_0303_0303);
-    assert_eq!(program.system.frames.references(kept), 1, "the image stays");
+    assert!(program.system.frames.is_kept(kept), "the image stays");
 }
 
 #[test]
 fn memory_that_becomes_code_is_synchronised_once() {
     let program = Running::start(50);
     program.map(HERE, 1);
-    let synced = |log: Vec<Event>| log.iter().filter(|event| matches!(event, Event::Synced(_))).count();
     program.protect(HERE, 1, Protection::READ_EXECUTE);
-    assert_eq!(synced(Fake::log()), 1);
+    assert_eq!(synced(), 1);
     program.protect(HERE, 1, Protection::READ_EXECUTE);
-    assert_eq!(synced(Fake::log()), 0);
+    assert_eq!(synced(), 0);
+}
+
+/// A fault brings the neighbours that are there for the taking: in the same aligned run of sixteen pages, in the region,
+/// whole in the image, and not mapped yet.
+#[test]
+fn an_image_lends_the_neighbours_too() {
+    static BYTES: [u8; 30 * 4096 + 8] = [3; 30 * 4096 + 8];
+    let program = Running::start(50);
+    let kept = Fake::keep(&BYTES).number();
+    let backing = Backing::Image { bytes: &BYTES, offset: 0 };
+    program.map_as(HERE + 3 * PAGE, 31, Attributes { backing, ..Attributes::anonymous(Protection::READ) });
+    let lent = |mm: &Mm<Fake>, index: u64| {
+        let frame = translate(mm.root(), Page::containing(HERE + index * PAGE).unwrap(), Access::Read);
+        frame.map(|frame| frame.number().wrapping_sub(kept) + 3)
+    };
+    program.protect(HERE + 5 * PAGE, 1, Protection::READ_WRITE);
+    program.touch(HERE + 5 * PAGE, Access::Write);
+    program.protect(HERE + 5 * PAGE, 1, Protection::READ);
+    let copy = lent(&program.mm, 5);
+    program.touch(HERE + 4 * PAGE, Access::Read);
+    let expected = |index| {
+        if index < 3 {
+            None
+        } else if index == 5 {
+            copy
+        } else {
+            Some(index as usize)
+        }
+    };
+    (0..16).for_each(|index| assert_eq!(lent(&program.mm, index), expected(index), "page {index}"));
+    assert_eq!(lent(&program.mm, 16), None, "another run");
+    program.touch(HERE + 33 * PAGE, Access::Read);
+    assert_eq!(lent(&program.mm, 32), Some(32), "also if the page itself is none of them");
+    let child = program.fork();
+    assert_eq!((lent(&child, 4), lent(&child, 5)), (None, copy), "a child has the copies, and may borrow itself");
+}
+
+/// What runs from an image fetches from frames that never change, wherever and in whatever program they are mapped.
+#[test]
+fn code_of_an_image_is_synchronised_once_for_all() {
+    static BYTES: [u8; 4096] = [3; 4096];
+    let program = Running::start(50);
+    Fake::keep(&BYTES);
+    let backing = Backing::Image { bytes: &BYTES, offset: 0 };
+    for (address, expected) in [(HERE, 1), (HERE + LEAF_SPAN, 0)] {
+        program.map_as(address, 1, Attributes { backing, ..Attributes::anonymous(Protection::READ_EXECUTE) });
+        program.touch(address, Access::Execute);
+        assert_eq!(synced(), expected, "{address:#x}");
+    }
+}
+
+/// How often instructions were synchronised since the last call.
+fn synced() -> usize {
+    Fake::log().iter().filter(|event| matches!(event, Event::Synced(_))).count()
 }
 
 #[test]
