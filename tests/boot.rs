@@ -20,7 +20,7 @@ kernel_tests! {
     user_half_is_empty,
     translation_is_what_mm_relies_on,
     linear_map_reaches_the_image,
-    bytes_are_copied_and_set_at_every_length,
+    bytes_are_copied_moved_and_set_at_every_length,
     heap_gives_and_takes,
     stacks_are_used_again,
     cpu_knows_its_number,
@@ -64,8 +64,8 @@ fn linear_map_reaches_the_image() {
     assert_eq!(seen, MARK);
 }
 
-/// `memcpy` and `memset` are ours: they touch what they are to touch, and not a byte more.
-fn bytes_are_copied_and_set_at_every_length() {
+/// `memcpy`, `memmove` and `memset` are ours: they touch what they are to touch, and not a byte more.
+fn bytes_are_copied_moved_and_set_at_every_length() {
     let source: [u8; 256] = core::array::from_fn(|index| index as u8);
     for len in 0..200 {
         for start in 0..9 {
@@ -74,6 +74,10 @@ fn bytes_are_copied_and_set_at_every_length() {
             let copied = |index: usize| (start..start + len).contains(&index);
             let expected = |index: usize| if copied(index) { source[3 + index - start] } else { 0xa5 };
             assert!((0..256).all(|index| target[index] == expected(index)), "{len} bytes copied to {start}");
+            let mut moved = source;
+            moved.copy_within(black_box(3..3 + len), black_box(start));
+            let expected = |index: usize| if copied(index) { source[3 + index - start] } else { source[index] };
+            assert!((0..256).all(|index| moved[index] == expected(index)), "{len} bytes moved to {start}");
             target[start..][..black_box(len)].fill(black_box(0x5c));
             let expected = |index: usize| if copied(index) { 0x5c } else { 0xa5 };
             assert!((0..256).all(|index| target[index] == expected(index)), "{len} bytes set at {start}");
