@@ -41,6 +41,11 @@ impl Frame {
         Self(u32::try_from(number).expect("frame number beyond 16 TiB"))
     }
 
+    /// The frame that a table entry names in its bits 43:12. It was made of one, so the bits above are clear.
+    pub(crate) const fn in_entry(bits: u64) -> Self {
+        Self((bits >> PAGE_SHIFT) as u32)
+    }
+
     /// This frame's number.
     pub const fn number(self) -> usize {
         self.0 as usize
@@ -100,6 +105,11 @@ impl fmt::Debug for Page {
 
 /// A half-open run of user pages.
 pub type PageRange = Range<Page>;
+
+/// The pages of a run, lowest first.
+pub(crate) fn each(pages: PageRange) -> impl Iterator<Item = Page> {
+    (pages.start.0..pages.end.0).map(Page)
+}
 
 /// A logical CPU number: 0 is the boot CPU, the others follow in device-tree order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

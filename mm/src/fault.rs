@@ -1,7 +1,7 @@
 //! Page faults: a page appears, or is marked as used, when it is first used, and is copied when it
 //! is first written.
 
-use crate::addr::{Frame, PAGE_SIZE, Page};
+use crate::addr::{Frame, PAGE_SIZE, Page, each};
 use crate::flush::refresh;
 use crate::machine::Machine;
 use crate::mm::Mm;
@@ -10,7 +10,7 @@ use crate::pte::{Access, Descriptor};
 use crate::region::{Backing, OutOfMemory, Region};
 use crate::space::Space;
 use crate::stale::Stale;
-use crate::table::{Leaf, each};
+use crate::table::Leaf;
 
 /// Why an access cannot be made good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

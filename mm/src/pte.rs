@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use crate::addr::{Frame, PhysAddr};
+use crate::addr::Frame;
 use crate::sync::{Ordering, PlainU64};
 
 /// Descriptors in a table.
@@ -92,8 +92,6 @@ impl Descriptor {
     const ACCESSED: u64 = 1 << 10;
     /// nG: the entry belongs to one ASID.
     const NOT_GLOBAL: u64 = 1 << 11;
-    /// Output address or next-level table, bits 47:12.
-    const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
     /// The kernel never executes user memory.
     const PRIVILEGED_NEVER: u64 = 1 << 53;
     /// UXN: EL0 never executes it.
@@ -202,7 +200,7 @@ impl Descriptor {
 
     /// The page or the next table. Empty descriptors have none.
     pub fn frame(self) -> Option<Frame> {
-        if self.is_empty() { None } else { Some(Frame::containing(PhysAddr(self.0 & Self::ADDRESS))) }
+        if self.is_empty() { None } else { Some(Frame::in_entry(self.0)) }
     }
 
     /// The 64 bits as the table walker reads them.
@@ -285,6 +283,7 @@ impl Default for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::PhysAddr;
 
     const FRAME: PhysAddr = PhysAddr(0x0000_0ab1_2345_6000);
 

@@ -6,7 +6,7 @@
 use core::mem;
 use core::ops::Range;
 
-use crate::addr::{Frame, PAGE_SIZE, Page, PageRange, USER_END};
+use crate::addr::{Frame, PAGE_SIZE, Page, PageRange, USER_END, each};
 use crate::fault::FaultError;
 use crate::machine::Machine;
 use crate::mm::Mm;
@@ -14,7 +14,7 @@ use crate::ops::Sequence;
 use crate::pte::{Access, Protection};
 use crate::region::{self, Attributes, OutOfMemory, Region, Regions, Sharing};
 use crate::stale::Stale;
-use crate::table::{PageTable, each};
+use crate::table::PageTable;
 
 /// The lowest address that can be mapped: a null pointer with an offset must fault.
 pub const LOWEST: u64 = 0x1_0000;

@@ -12,7 +12,7 @@
 use core::iter;
 use core::marker::PhantomData;
 
-use crate::addr::{Frame, Page, PageRange};
+use crate::addr::{Frame, Page, PageRange, each};
 use crate::frame::FrameInfo;
 use crate::machine::Machine;
 use crate::mm::Mm;
@@ -306,9 +306,4 @@ fn span(page: Page, level: u8) -> PageRange {
 
 fn intersection(a: &PageRange, b: &PageRange) -> PageRange {
     a.start.max(b.start)..a.end.min(b.end)
-}
-
-/// The pages of a range, lowest first.
-pub(crate) fn each(pages: PageRange) -> impl Iterator<Item = Page> {
-    (pages.start.number()..pages.end.number()).map(Page::from_number)
 }
