@@ -59,17 +59,17 @@ const fn bar(what: &'static str, workload: &'static str, cpus: u32, operations: 
 
 /// All bars.
 pub(crate) const BARS: &[Bar] = &[
-    bar("null system call", "syscall-getppid", 1, 10_000, 108.0),
-    bar("yield switch between processes", "yield", 1, 4_000, 300.0),
-    bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 1_170.0),
-    bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_420.0),
+    bar("null system call", "syscall-getppid", 1, 10_000, 100.0),
+    bar("yield switch between processes", "yield", 1, 4_000, 260.0),
+    bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 1_125.0),
+    bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_380.0),
     bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 220.0),
     bar("anonymous page fault", "fault", 1, 2_000, 580.0),
-    bar("mprotect of one page", "mprotect-page", 1, 2_000, 880.0),
-    bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 3_280.0),
-    bar("fork + exit + wait", "fork-exit", 1, 100, 27_100.0),
-    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 98_000.0),
-    bar("reset to the first program", "boot", 4, 1, 5_000_000.0),
+    bar("mprotect of one page", "mprotect-page", 1, 2_000, 830.0),
+    bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 2_700.0),
+    bar("fork + exit + wait", "fork-exit", 1, 100, 22_600.0),
+    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 75_000.0),
+    bar("reset to the first program", "boot", 4, 1, 2_150_000.0),
 ];
 
 /// Measures every bar in a boot of its own. Returns whether all are met.
