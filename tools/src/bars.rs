@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::counted::{Counted, Work};
+use crate::counted::{Counted, Mode, Work};
 use crate::qemu::{self, Machine};
 use crate::sanitizer;
 use crate::symbols::Symbols;
@@ -107,6 +107,6 @@ pub(crate) const MEANING: &str = "Instructions of the kernel (EL1) on all CPUs f
 /// Counts what a bar is about; or says why that failed.
 pub(crate) fn count(bar: &Bar, machine: &Machine, plugin: &Path) -> Result<Option<Counted>> {
     eprintln!("{} ...", bar.what);
-    let counted = Counted::of(&bar.work.on_lazuli(machine), plugin, bar.work)?;
+    let counted = Counted::of(&bar.work.on_lazuli(machine), plugin, bar.work, Mode::Instructions)?;
     Ok(counted.map_err(|why| eprintln!("{why}")).ok())
 }

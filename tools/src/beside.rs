@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::bars::{BARS, Bar, Counting, MEANING};
-use crate::counted::Counted;
+use crate::counted::{Counted, Mode};
 use crate::guest;
 use crate::linux;
 use crate::matrix;
@@ -103,20 +103,33 @@ fn kernels(options: &Options) -> Result<Vec<Kernel>> {
     kinds.into_iter().map(open).collect()
 }
 
-/// What one operation cost on one kernel, counted now or earlier; none, and the reason on standard error, if that failed.
+/// What one operation cost on one kernel; and where two CPUs do it, by another boot, which lines of memory moved. None, and
+/// the reason on standard error, if that failed.
 fn count(bar: &Bar, kernel: &Kernel, plugin: &Path, progress: &ProgressBar) -> Result<Option<Counted>> {
+    let mut counted = boot(bar, kernel, plugin, Mode::Instructions, progress)?;
+    if let Some(counted) = counted.as_mut().filter(|_| bar.work.moves_lines())
+        && let Some(lines) = boot(bar, kernel, plugin, Mode::Lines, progress)?
+    {
+        counted.join(lines);
+    }
+    Ok(counted)
+}
+
+/// What one boot counts, now or earlier.
+fn boot(bar: &Bar, kernel: &Kernel, plugin: &Path, mode: Mode, progress: &ProgressBar) -> Result<Option<Counted>> {
     let machine = kernel.run(bar);
-    let name = format!("{} {}", kernel.name, bar.work.workload).replace(' ', "_");
+    let suffix = if mode == Mode::Lines { " lines" } else { "" };
+    let name = format!("{} {}{suffix}", kernel.name, bar.work.workload).replace(' ', "_");
     if let Some(kept) = kernel.store.load(&name, &machine).and_then(|kept| Counted::from_json(&kept)) {
         return Ok(Some(kept));
     }
-    let title = format!("{}: {}", kernel.name, bar.what);
+    let title = format!("{}: {}{suffix}", kernel.name, bar.what);
     progress.set_message(title.clone());
     let say = |line: &str| if progress.is_hidden() { eprintln!("{line}") } else { progress.println(line) };
-    match Counted::of(&machine, plugin, bar.work)? {
+    match Counted::of(&machine, plugin, bar.work, mode)? {
         Ok(counted) => {
             kernel.store.save(&name, &machine, &counted.to_json())?;
-            say(&format!("ok   {title}: {}", table::number(counted.cost())));
+            say(&format!("ok   {title}"));
             Ok(Some(counted))
         }
         Err(why) => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::counted::{Counted, Work};
+use crate::counted::{Counted, Mode, Work};
 use crate::qemu::{self, Machine};
 use crate::table;
 
@@ -44,7 +44,7 @@ pub(crate) fn run(options: Options) -> Result<bool> {
                     scheme: Some(scheme.to_owned()),
                     ..options.machine.clone()
                 };
-                let counted = Counted::of(&work.on_lazuli(&machine), &options.plugin, work)?;
+                let counted = Counted::of(&work.on_lazuli(&machine), &options.plugin, work, Mode::Instructions)?;
                 let counted = counted.map_err(|why| anyhow!("{}: {why}", kernel.display()))?;
                 let switches = counted.measured.sum_each(|key| key.starts_with("switch_")).unwrap_or(0.0);
                 Ok(counted.cost() / switches)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::counted;
+use crate::counted::{self, Mode};
 use crate::guest;
 use crate::qemu::{self, Machine};
 use crate::sanitizer;
@@ -45,7 +45,7 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     let machine = &mut options.machine;
     machine.kernel = qemu::raw_kernel(&machine.kernel)?;
     machine.icount = true;
-    let mode = if options.lines { "lines" } else { "count" };
+    let mode = if options.lines { Mode::Lines } else { Mode::Instructions };
     machine.extra.extend(["-plugin".to_owned(), counted::option(&options.plugin, mode, &options.json, machine)]);
     let outcome = guest::boot(machine, Some(Duration::from_secs(options.timeout)), symbols.as_ref(), &mut |_| {})?;
     ensure!(!guest::stopped(), "interrupted");

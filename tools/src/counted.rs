@@ -20,6 +20,15 @@ const SETTLE: u32 = 30;
 /// The most time that one boot may take.
 const LIMIT: Duration = Duration::from_secs(900);
 
+/// What the plugin counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// Instructions and events.
+    Instructions,
+    /// Lines of memory that move between CPUs.
+    Lines,
+}
+
 /// What is run: a workload of lazybench, on how many CPUs, how many operations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Work {
@@ -29,6 +38,11 @@ pub(crate) struct Work {
 }
 
 impl Work {
+    /// Whether lines of memory can move in it: between two CPUs.
+    pub(crate) fn moves_lines(self) -> bool {
+        self.cpus > 1 && !self.is_boot()
+    }
+
     /// Whether it is the way from reset to the first program, which is counted from reset on and waits for nothing.
     fn is_boot(self) -> bool {
         self.workload == "boot"
@@ -72,11 +86,11 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// Boots `machine`, which runs `work`, and counts. Or says why that failed.
-    pub(crate) fn of(machine: &Machine, plugin: &Path, work: Work) -> Result<Result<Self, String>> {
+    pub(crate) fn of(machine: &Machine, plugin: &Path, work: Work, mode: Mode) -> Result<Result<Self, String>> {
         let out = &plugin_file();
         let mut machine = machine.clone();
         let from = if work.is_boot() { ",from=reset" } else { "" };
-        machine.extra.extend(["-plugin".to_owned(), format!("{}{from}", option(plugin, "count", out, &machine))]);
+        machine.extra.extend(["-plugin".to_owned(), format!("{}{from}", option(plugin, mode, out, &machine))]);
         let outcome = guest::boot(&machine, Some(LIMIT), None, &mut |_| {})?;
         let regions = regions(out);
         // One that QEMU never made need not go.
@@ -100,9 +114,18 @@ impl Counted {
         for (name, count) in cpus.filter(|(name, _)| *name != "cpu") {
             *self.counts.entry(name.clone()).or_default() += count.as_u64().unwrap_or(0);
         }
+        for name in ["fetched", "taken"] {
+            let moved = region[name].as_u64().into_iter();
+            moved.for_each(|moved| *self.counts.entry(format!("lines_{name}")).or_default() += moved);
+        }
         for (address, count) in addresses(region) {
             *self.addresses.entry(address).or_default() += count;
         }
+    }
+
+    /// Takes in what another boot of the same work counted.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.counts.extend(other.counts);
     }
 
     /// So many of that name for one operation.
@@ -181,7 +204,11 @@ fn plugin_file() -> PathBuf {
 }
 
 /// The plugin's options.
-pub(crate) fn option(plugin: &Path, mode: &str, out: &Path, machine: &Machine) -> String {
+pub(crate) fn option(plugin: &Path, mode: Mode, out: &Path, machine: &Machine) -> String {
+    let mode = match mode {
+        Mode::Instructions => "count",
+        Mode::Lines => "lines",
+    };
     // GICD_SGIR of GICv2, 0xf00 behind the distributor's start.
     let sgir = match (machine.board, machine.gic) {
         (Board::Rpi4, _) => ",sgir=0xff841f00",
@@ -219,8 +246,10 @@ mod tests {
         });
         counted.add(&region);
         counted.add(&region);
+        counted.add(&json!({"region": 0, "fetched": 6, "taken": 2}));
         assert_eq!((counted.each("el1"), counted.each("isb"), counted.cost()), (5.0, 0.0, 5.0));
-        assert_eq!(counted.all_each(), BTreeMap::from([("el0".to_owned(), 2.5), ("el1".to_owned(), 5.0)]));
+        let each = [("el0", 2.5), ("el1", 5.0), ("lines_fetched", 1.5), ("lines_taken", 0.5)];
+        assert_eq!(counted.all_each(), each.map(|(name, count)| (name.to_owned(), count)).into());
         assert_eq!(counted.addresses, BTreeMap::from([(16, 6)]));
         let back = Counted::from_json(&counted.to_json()).unwrap();
         assert_eq!(back, Counted { addresses: BTreeMap::new(), ..counted });
@@ -229,7 +258,7 @@ mod tests {
     #[test]
     fn the_interrupt_controller_is_watched_where_sgis_are_stores() {
         let machine = |gic| Machine { gic, ..Machine::of("k".into()) };
-        let options = |gic| option("p.so".as_ref(), "count", "o".as_ref(), &machine(gic));
+        let options = |gic| option("p.so".as_ref(), Mode::Instructions, "o".as_ref(), &machine(gic));
         assert_eq!(options(3), "p.so,mode=count,out=o");
         assert_eq!(options(2), "p.so,mode=count,out=o,sgir=0x8000f00");
     }

@@ -118,7 +118,7 @@ impl Measurement {
 }
 
 /// A column: its head, and the counters that are summed in it.
-type Column = (&'static str, fn(&str) -> bool);
+pub(crate) type Column = (&'static str, fn(&str) -> bool);
 
 /// Whether a counter is of broadcast invalidations.
 pub(crate) fn is_broadcast(key: &str) -> bool {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::chart::{Bar, Group};
 use super::section::{Section, Table};
 use super::sections::with_bars;
+use crate::results::Column;
 use crate::table;
 
 pub(super) fn operations(file: Option<&Value>) -> Section {
@@ -77,6 +78,53 @@ pub(super) fn beside_linux(file: Option<&Value>) -> Section {
     with_bars(section, groups)
 }
 
+/// What else is counted: the column, and the plugin's counts that are summed in it.
+const EVENTS: [Column; 8] = [
+    ("TTBR0", |name| name == "ttbr0"),
+    ("TTBR1", |name| name == "ttbr1"),
+    ("ISB", |name| name == "isb"),
+    ("DSB", |name| name.starts_with("dsb")),
+    ("atomics", |name| matches!(name, "lse" | "store_exclusive")),
+    ("TLBI", |name| name.starts_with("tlbi")),
+    ("SGI", |name| name == "sgi"),
+    ("lines", |name| name.starts_with("lines_")),
+];
+
+pub(super) fn events(file: Option<&Value>) -> Section {
+    let (mut groups, mut rows) = (Vec::new(), Vec::new());
+    for row in file.and_then(|file| file["rows"].as_array()).into_iter().flatten() {
+        let what = row["operation"].as_str().unwrap_or_default();
+        let mut bars = Vec::new();
+        for (series, run) in row["runs"].as_array().into_iter().flatten().enumerate() {
+            let counts = run["each"].as_object().into_iter().flatten();
+            let sum = |of: fn(&str) -> bool| {
+                counts.clone().filter(|(name, _)| of(name)).filter_map(|(_, count)| count.as_f64()).sum::<f64>()
+            };
+            let kernel = run["kernel"].as_str().unwrap_or_default();
+            let words = [what, kernel].map(str::to_owned).into_iter();
+            rows.push(words.chain(EVENTS.map(|(_, of)| table::number(sum(of)))).collect());
+            let value = sum(|name| name == "isb" || name.starts_with("dsb"));
+            bars.push(Bar { name: kernel.to_owned(), value, limit: None, series });
+        }
+        if SWITCHES.contains(&what) {
+            groups.push(Group { name: format!("ISBs and DSBs, {what}"), bars });
+        }
+    }
+    let heads = ["operation", "kernel"].into_iter().chain(EVENTS.map(|(head, _)| head)).map(str::to_owned).collect();
+    let section = Section {
+        id: "events",
+        title: "The same operations by what they do to the machine",
+        text: "For one operation, on all CPUs: writes of TTBR0_EL1 and TTBR1_EL1, barriers, atomic read-modify-writes \
+               (store-exclusives, on a Cortex-A72), TLB invalidations of all kinds, SGIs, and, where there are two CPUs, \
+               64-byte lines of memory that moved between them: a lower bound, because under -icount they take turns."
+            .to_owned(),
+        command: "make bench-linux".to_owned(),
+        figure: None,
+        table: Some(Table { heads, words: 2, rows }),
+    };
+    with_bars(section, groups)
+}
+
 /// Which kernels, with which command lines, in which QEMU.
 fn kernel_words(file: Option<&Value>, kernels: &[Value]) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -92,7 +140,7 @@ fn kernel_words(file: Option<&Value>, kernels: &[Value]) -> String {
 
 /// The operations that are taken apart, and how many functions of each are drawn.
 const SWITCHES: [&str; 3] = ["yield switch between processes", "pipe switch, same CPU", "pipe switch, across CPUs"];
-const FUNCTIONS: usize = 12;
+const FUNCTIONS: usize = 16;
 
 pub(super) fn switch(file: Option<&Value>) -> Section {
     let (mut groups, mut rows) = (Vec::new(), Vec::new());
@@ -162,6 +210,16 @@ mod tests {
         assert_eq!(table.rows, [["fork", "100", "90.0", "0.9"]]);
         assert!(section.text.contains("Linux: Linux 6 with `a=b`. QEMU 10, -cpu cortex-a72"), "{}", section.text);
         assert!(beside_linux(None).figure.is_none());
+    }
+
+    #[test]
+    fn events_of_a_kind_are_summed() {
+        let each = json!({"dsb": 1.0, "dsb_local": 2.0, "isb": 4.0, "store_exclusive": 3.5, "el1": 70.0});
+        let runs = json!([{"kernel": "Linux", "each": each}]);
+        let section = events(Some(&json!({"rows": [{"operation": SWITCHES[0], "runs": runs}]})));
+        let expected = [SWITCHES[0], "Linux", "0", "0", "4.00", "3.00", "3.50", "0", "0", "0"];
+        assert_eq!(section.table.unwrap().rows, [expected]);
+        assert!(section.figure.is_some_and(|figure| figure.contains(">\n7.00\n")));
     }
 
     #[test]

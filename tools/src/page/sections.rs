@@ -21,6 +21,7 @@ pub(super) fn all(folder: &Path) -> Result<Vec<Section>> {
         laziness(&bench),
         counted::operations(file("bars.json")?.as_ref()),
         counted::beside_linux(file("bench-linux.json")?.as_ref()),
+        counted::events(file("bench-linux.json")?.as_ref()),
         counted::switch(file("bars.json")?.as_ref()),
         shoots(file("matrix.json")?.as_ref()),
         scene(&SHOOTDOWN, file("trace-shootdown.json")?.as_ref()),
