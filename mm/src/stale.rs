@@ -149,10 +149,8 @@ impl<M: Machine> Stale<M> {
 fn free_tree<M: Machine>(table: Frame, freed: &mut FrameList) {
     let frames = &M::system().frames;
     let leaf = frames.level(table) == LEAF_LEVEL;
-    frames.used(table).flat_map(|used| &M::table(table).entries()[used]).map(Entry::get).for_each(|entry| match entry
-        .frame()
-    {
-        Some(_) if entry.is_lent() => {}
+    let used = frames.used(table).flat_map(|used| &M::table(table).entries()[used]).map(Entry::get);
+    used.filter(|entry| !entry.is_lent()).for_each(|entry| match entry.frame() {
         Some(frame) if leaf => frames.put_into(frame, freed),
         Some(below) => free_tree::<M>(below, freed),
         None => {}
