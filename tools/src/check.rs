@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -59,7 +60,8 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     let path = options.baseline.display();
     if options.update {
         let all: BTreeMap<_, _> = now.iter().map(|(name, cost)| (name, cost.to_json())).collect();
-        let text = format!("{:#}\n", json!({"command": "make bench-check UPDATE=1", "operations": all}));
+        let made = json!({"command": "make bench-check UPDATE=1", "compiler": compiler()?, "operations": all});
+        let text = format!("{made:#}\n");
         std::fs::write(&options.baseline, text).with_context(|| format!("cannot write {path}"))?;
         println!("{path} says what {} operations cost", now.len());
         return Ok(true);
@@ -79,7 +81,17 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     if !grown.is_empty() || lower > 0 {
         println!("Where that is meant to be: make bench-check UPDATE=1, and commit it.");
     }
-    Ok(grown.is_empty())
+    let (compiler, theirs) = (compiler()?, before["compiler"].as_str().unwrap_or("an unknown compiler"));
+    if compiler != theirs {
+        println!("Nothing is judged: those counts are of {theirs}, these of {compiler}, which makes other code.");
+    }
+    Ok(grown.is_empty() || compiler != theirs)
+}
+
+/// What the compiler calls itself: another one makes other code of the same source.
+fn compiler() -> Result<String> {
+    let output = Command::new("rustc").arg("--version").output().context("cannot run rustc")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// A line for each count that grew, and how many fell.
