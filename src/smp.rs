@@ -75,7 +75,8 @@ pub fn start(cpu: usize) -> Result<(), Failure> {
     // Relaxed: withdrawing the invitation publishes nothing.
     let withdraw = || AWAITED.compare_exchange(cpu, NOBODY, Ordering::Relaxed, Ordering::Relaxed).is_ok();
     let came = asked.is_ok() && patiently(is_online);
-    if !came && withdraw() {
+    // Withdrawn in any case: one that was online already has not taken it, and must find none when it parks.
+    if withdraw() && !came {
         return asked.and(Err(Failure::TimedOut));
     }
     // If the invitation could not be withdrawn, the CPU has just arrived.
