@@ -24,6 +24,7 @@ HOURS = 8
 
 SANITIZE =
 LINES =
+SPREAD = 3
 UPDATE =
 CHECK =
 V =
@@ -52,7 +53,7 @@ DOC := RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' \
   cargo doc $(CARGO_QUIET) --no-deps --document-private-items
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware build run trace report fuzz libfuzzer soak test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench bench-check bench-linux matrix bars count choice clean
+.PHONY: help setup firmware build run trace report fuzz libfuzzer soak test test-all scale test-hw mutations mutants coverage proof worlds loom miri overnight litmus sanitizer-check image card flash netboot chainload debug lint bench bench-check bench-linux simulate matrix bars count choice clean
 
 help: ## Print this
 	@echo 'make TARGET [VARIABLE=value ...]'
@@ -128,10 +129,18 @@ build/counted.cpio: build FORCE
 bench-check: build build/counted.cpio $(PLUGIN) ## Fail if an operation costs 1 % more than before; UPDATE=1 makes today's counts those to compare with
 	$(Q)$(LAZULI) bench-check --plugin $(PLUGIN) $(if $(UPDATE),--update) --kernel $(KERNEL) --initrd build/counted.cpio
 
-bench-linux: build build/counted.cpio $(PLUGIN) ## Count the same operations on Lazuli and on Debian's Linux, or that of LINUX_IMAGE=; goes on where it stopped
+# Only what is booted: Linux unpacks all of it.
+build/counted-app.cpio: build FORCE
+	$(Q)$(LAZULI) cpio $@ $(PROGRAMS)/init=/bin/init "$$APP=$(APP_INIT)"
+
+bench-linux: build build/counted.cpio $(PLUGIN) $(if $(APP),build/counted-app.cpio) ## Count the same operations, or with APP= that program, on Lazuli and on Debian's Linux, or that of LINUX_IMAGE=; goes on where it stopped
 	$(if $(LINUX_IMAGE),,$(Q)sh tools/setup.sh linux)
 	$(Q)$(LAZULI) bench-linux --plugin $(PLUGIN) --linux $(if $(LINUX_IMAGE),$(LINUX_IMAGE),build/linux/root) --kernel $(KERNEL) \
-	  --initrd build/counted.cpio --cpu $(CPU) --memory $(MEM) $(LAZY_TLB:%=--with %)
+	  --cpu $(CPU) --memory $(MEM) $(LAZY_TLB:%=--with %) $(if $(APP),--initrd build/counted-app.cpio --smp $(SMP) \
+	  --init $(APP_INIT) --args "$$ARGS",--initrd build/counted.cpio --spread $(SPREAD))
+
+simulate: build build/counted.cpio $(PLUGIN) ## Simulate each scheme on up to 512 CPUs, from line traces of 4 to 64 virtual ones; goes on where it stopped
+	$(Q)$(LAZULI) simulate --plugin $(PLUGIN) --kernel $(KERNEL) --initrd build/counted.cpio --cpu $(CPU) --memory 2G $(LAZY_TLB:%=--schemes "%")
 
 FIXED := refcount shootdown
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::counted::{Counted, Mode, Work};
 use crate::qemu::{self, Machine};
 use crate::sanitizer;
+use crate::stages;
 use crate::symbols::Symbols;
 use crate::table;
 
@@ -82,10 +83,15 @@ pub(crate) fn run(options: Options) -> Result<bool> {
         let cost = counted.as_ref().map(Counted::cost);
         let met = cost.is_some_and(|cost| cost <= bar.most);
         good &= met;
-        let functions = counted.map(|counted| counted.functions(&symbols));
-        figures.push(json!({
+        let functions = counted.as_ref().map(|counted| counted.functions(&symbols));
+        let mut figure = json!({
             "operation": bar.what, "instructions": cost, "most": bar.most, "functions": functions.unwrap_or_default(),
-        }));
+        });
+        if let Some(counted) = counted.filter(|counted| !counted.firsts.is_empty()) {
+            let stages = stages::of(&counted.firsts, counted.cost() as u64, &symbols).into_iter();
+            figure["stages"] = stages.map(|stage| json!([stage.what, stage.instructions])).collect();
+        }
+        figures.push(figure);
         rows.push(vec![
             bar.what.to_owned(),
             if met { "met" } else { "MISSED" }.to_owned(),

@@ -1,5 +1,8 @@
 //! `lazuli bench-linux`: the same operations on Lazuli and on Linux in the same QEMU, counted by the same plugin.
 
+mod program;
+mod spread;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -29,6 +32,9 @@ pub(crate) struct Options {
     /// Boots at once
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// How often an operation of two CPUs is also counted with a host thread for each
+    #[arg(long, default_value_t = 0)]
+    spread: usize,
     /// Only operations whose name contains this
     #[arg(long, default_value = "")]
     only: String,
@@ -62,6 +68,9 @@ impl Kernel {
 /// Measures all. Returns whether every boot counted something.
 pub(crate) fn run(options: Options) -> Result<bool> {
     let kernels = kernels(&options)?;
+    if let Some(program) = &options.machine.init {
+        return program::run(&options, &kernels, program);
+    }
     let bars: Vec<&Bar> = BARS.iter().filter(|bar| bar.what.contains(&options.only)).collect();
     ensure!(!bars.is_empty(), "no operation is called `{}`", options.only);
     let tasks: Vec<_> = bars.iter().flat_map(|bar| kernels.iter().map(move |kernel| (*bar, kernel))).collect();
@@ -76,10 +85,15 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     bar.finish_and_clear();
     ensure!(!guest::stopped(), "interrupted; what was counted is kept, the same command goes on from there");
     let counted = counted.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let file = to_json(&options, &kernels, &bars, &counted)?;
+    let spreads = spread::measure(&options, &kernels, &bars)?;
+    let mut file = to_json(&options, &kernels, &bars, &counted)?;
+    file["spread"] = spreads.iter().map(spread::Spread::to_json).collect();
     std::fs::write(&options.json, format!("{file:#}\n"))
         .with_context(|| format!("cannot write {}", options.json.display()))?;
     print!("{}", text(&kernels, &bars, &counted));
+    if !spreads.is_empty() {
+        print!("\n{}\n", spread::text(&spreads));
+    }
     println!("{MEANING} -icount, -seed 1. All counts are in {}.", options.json.display());
     Ok(counted.len() == tasks.len())
 }
@@ -106,9 +120,14 @@ fn kernels(options: &Options) -> Result<Vec<Kernel>> {
 /// What one operation cost on one kernel; and where two CPUs do it, by another boot, which lines of memory moved. None, and
 /// the reason on standard error, if that failed.
 fn count(bar: &Bar, kernel: &Kernel, plugin: &Path, progress: &ProgressBar) -> Result<Option<Counted>> {
-    let mut counted = boot(bar, kernel, plugin, Mode::Instructions, progress)?;
+    let machine = kernel.run(bar);
+    let in_mode = |mode: Mode| {
+        let name = format!("{} {}{}", kernel.name, bar.work.workload, mode.suffix());
+        boot(kernel, &machine, &name, || Counted::of(&machine, plugin, bar.work, mode), progress)
+    };
+    let mut counted = in_mode(Mode::Instructions)?;
     if let Some(counted) = counted.as_mut().filter(|_| bar.work.moves_lines())
-        && let Some(lines) = boot(bar, kernel, plugin, Mode::Lines, progress)?
+        && let Some(lines) = in_mode(Mode::Lines)?
     {
         counted.join(lines);
     }
@@ -116,24 +135,27 @@ fn count(bar: &Bar, kernel: &Kernel, plugin: &Path, progress: &ProgressBar) -> R
 }
 
 /// What one boot counts, now or earlier.
-fn boot(bar: &Bar, kernel: &Kernel, plugin: &Path, mode: Mode, progress: &ProgressBar) -> Result<Option<Counted>> {
-    let machine = kernel.run(bar);
-    let suffix = if mode == Mode::Lines { " lines" } else { "" };
-    let name = format!("{} {}{suffix}", kernel.name, bar.work.workload).replace(' ', "_");
-    if let Some(kept) = kernel.store.load(&name, &machine).and_then(|kept| Counted::from_json(&kept)) {
+fn boot(
+    kernel: &Kernel,
+    machine: &Machine,
+    name: &str,
+    count: impl FnOnce() -> Result<Result<Counted, String>>,
+    progress: &ProgressBar,
+) -> Result<Option<Counted>> {
+    let file = name.replace(' ', "_");
+    if let Some(kept) = kernel.store.load(&file, machine).and_then(|kept| Counted::from_json(&kept)) {
         return Ok(Some(kept));
     }
-    let title = format!("{}: {}{suffix}", kernel.name, bar.what);
-    progress.set_message(title.clone());
+    progress.set_message(name.to_owned());
     let say = |line: &str| if progress.is_hidden() { eprintln!("{line}") } else { progress.println(line) };
-    match Counted::of(&machine, plugin, bar.work, mode)? {
+    match count()? {
         Ok(counted) => {
-            kernel.store.save(&name, &machine, &counted.to_json())?;
-            say(&format!("ok   {title}"));
+            kernel.store.save(&file, machine, &counted.to_json())?;
+            say(&format!("ok   {name}"));
             Ok(Some(counted))
         }
         Err(why) => {
-            say(&format!("{title}\n{why}"));
+            say(&format!("{name}\n{why}"));
             Ok(None)
         }
     }

@@ -79,7 +79,7 @@ fn ours(name: &str) -> &str {
 
 /// One row for each function of the kernel that executed most.
 fn functions(region: &Value, symbols: &Symbols) -> String {
-    let most = counted::by_function(counted::addresses(region), symbols).into_iter().take(LINES);
+    let most = counted::by_function(counted::addresses(region, "addresses"), symbols).into_iter().take(LINES);
     let rows: Vec<_> = most.map(|(name, count)| vec![name, count.to_string()]).collect();
     table::render(&["function", "EL1"], 1, &rows)
 }

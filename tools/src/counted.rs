@@ -9,24 +9,34 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::board::Board;
-use crate::guest;
+use crate::guest::{self, Outcome};
 use crate::qemu::Machine;
 use crate::results::{self, Measurement};
 use crate::symbols::Symbols;
 
 /// Seconds of the guest's time before it is measured: enough for what Linux does behind the first program's back, such as
 /// the self-tests of its cryptography.
-const SETTLE: u32 = 30;
+pub(crate) const SETTLE: u32 = 30;
 /// The most time that one boot may take.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// What the plugin counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Mode {
     /// Instructions and events.
     Instructions,
     /// Lines of memory that move between CPUs.
     Lines,
+}
+
+impl Mode {
+    /// What tells the name of one boot from that of the other.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Instructions => "",
+            Self::Lines => " lines",
+        }
+    }
 }
 
 /// What is run: a workload of lazybench, on how many CPUs, how many operations.
@@ -82,30 +92,35 @@ pub(crate) struct Counted {
     counts: BTreeMap<String, u64>,
     /// How often the kernel executed the instruction at an address.
     addresses: BTreeMap<u64, u64>,
+    /// After how many instructions it first did, if that was counted from reset on.
+    pub(crate) firsts: BTreeMap<u64, u64>,
 }
 
 impl Counted {
     /// Boots `machine`, which runs `work`, and counts. Or says why that failed.
     pub(crate) fn of(machine: &Machine, plugin: &Path, work: Work, mode: Mode) -> Result<Result<Self, String>> {
-        let out = &plugin_file();
-        let mut machine = machine.clone();
         let from = if work.is_boot() { ",from=reset" } else { "" };
-        machine.extra.extend(["-plugin".to_owned(), format!("{}{from}", option(plugin, mode, out, &machine))]);
-        let outcome = guest::boot(&machine, Some(LIMIT), None, &mut |_| {})?;
-        let regions = regions(out);
-        // One that QEMU never made need not go.
-        let _ = std::fs::remove_file(out);
-        ensure!(!guest::stopped(), "interrupted");
+        let Watched { outcome, regions } = watch(machine, plugin, mode, from)?;
         let scheme = machine.scheme.as_deref().unwrap_or_default();
         let found = results::parse(scheme, &outcome.console).into_iter().find(|m| m.workload == work.workload);
-        let Some(measured) = found else {
-            let tail = guest::tail(&outcome.console, 20);
-            let line = machine.shell_line();
-            return Ok(Err(format!("{tail}\nFAIL {}: exit status {}\nagain: {line}", work.workload, outcome.status)));
-        };
-        let mut counted = Self { measured, counts: BTreeMap::new(), addresses: BTreeMap::new() };
-        regions?.iter().for_each(|region| counted.add(region));
-        Ok(Ok(counted))
+        let Some(measured) = found else { return Ok(Err(failure(work.workload, machine, &outcome))) };
+        Ok(Ok(Self::sum(measured, &regions?)))
+    }
+
+    /// The same of a machine that runs any program under `init --mark`: what it does is one operation.
+    pub(crate) fn of_program(machine: &Machine, plugin: &Path, mode: Mode) -> Result<Result<Self, String>> {
+        let Watched { outcome, regions } = watch(machine, plugin, mode, "")?;
+        match regions {
+            Ok(regions) if outcome.status != guest::HANG => Ok(Ok(Self::sum(Measurement::of_one("program"), &regions))),
+            _ => Ok(Err(failure("the program", machine, &outcome))),
+        }
+    }
+
+    fn sum(measured: Measurement, regions: &[Value]) -> Self {
+        let (counts, addresses, firsts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut counted = Self { measured, counts, addresses, firsts };
+        regions.iter().for_each(|region| counted.add(region));
+        counted
     }
 
     /// Adds a region as the plugin wrote it.
@@ -118,9 +133,10 @@ impl Counted {
             let moved = region[name].as_u64().into_iter();
             moved.for_each(|moved| *self.counts.entry(format!("lines_{name}")).or_default() += moved);
         }
-        for (address, count) in addresses(region) {
+        for (address, count) in addresses(region, "addresses") {
             *self.addresses.entry(address).or_default() += count;
         }
+        self.firsts.extend(addresses(region, "firsts"));
     }
 
     /// Takes in what another boot of the same work counted.
@@ -136,6 +152,11 @@ impl Counted {
     /// The kernel's instructions for one operation; of a boot, before which there is no program, all.
     pub(crate) fn cost(&self) -> f64 {
         if self.measured.workload == "boot" { self.each("el0") + self.each("el1") } else { self.each("el1") }
+    }
+
+    /// Lines of memory that moved for one operation.
+    pub(crate) fn lines(&self) -> f64 {
+        self.each("lines_fetched") + self.each("lines_taken")
     }
 
     /// All that was counted, for one operation.
@@ -162,8 +183,38 @@ impl Counted {
     pub(crate) fn from_json(value: &Value) -> Option<Self> {
         let count = |(name, count): (&String, &Value)| Some((name.clone(), count.as_u64()?));
         let counts = value["counts"].as_object()?.iter().map(count).collect::<Option<_>>()?;
-        Some(Self { measured: Measurement::from_json(&value["measured"])?, counts, addresses: BTreeMap::new() })
+        let measured = Measurement::from_json(&value["measured"])?;
+        Some(Self { measured, counts, addresses: BTreeMap::new(), firsts: BTreeMap::new() })
     }
+}
+
+/// A boot under the plugin.
+pub(crate) struct Watched {
+    pub(crate) outcome: Outcome,
+    /// What the plugin wrote, or why there is nothing.
+    pub(crate) regions: Result<Vec<Value>>,
+}
+
+/// Boots a machine under the plugin, which gets these options, too.
+///
+/// # Errors
+/// If QEMU cannot be started, or the run is interrupted.
+pub(crate) fn watch(machine: &Machine, plugin: &Path, mode: Mode, options: &str) -> Result<Watched> {
+    let out = &plugin_file();
+    let mut machine = machine.clone();
+    machine.extra.extend(["-plugin".to_owned(), format!("{}{options}", option(plugin, mode, out, &machine))]);
+    let outcome = guest::boot(&machine, Some(LIMIT), None, &mut |_| {})?;
+    let regions = regions(out);
+    // One that QEMU never made need not go.
+    let _ = std::fs::remove_file(out);
+    ensure!(!guest::stopped(), "interrupted");
+    Ok(Watched { outcome, regions })
+}
+
+/// What to say of a boot that showed nothing.
+pub(crate) fn failure(what: &str, machine: &Machine, outcome: &Outcome) -> String {
+    let (tail, line) = (guest::tail(&outcome.console, 20), machine.shell_line());
+    format!("{tail}\nFAIL {what}: exit status {}\nagain: {line}", outcome.status)
 }
 
 /// The regions that the plugin wrote.
@@ -177,10 +228,10 @@ pub(crate) fn regions(file: &Path) -> Result<Vec<Value>> {
     Ok(regions)
 }
 
-/// The addresses of a region, and how often each was executed.
-pub(crate) fn addresses(region: &Value) -> impl Iterator<Item = (u64, u64)> {
+/// The addresses of a region, and what it has of each by that name: how often it was executed, or when first.
+pub(crate) fn addresses(region: &Value, name: &str) -> impl Iterator<Item = (u64, u64)> {
     let address = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
-    let all = region["addresses"].as_object().into_iter().flatten();
+    let all = region[name].as_object().into_iter().flatten();
     all.filter_map(move |(text, count)| Some((address(text)?, count.as_u64()?)))
 }
 
@@ -240,7 +291,7 @@ mod tests {
     #[test]
     fn regions_and_cpus_are_summed_and_told_per_operation() {
         let measured = results::parse("x", "result workload=fault ops=4 ns=1").remove(0);
-        let mut counted = Counted { measured, counts: BTreeMap::new(), addresses: BTreeMap::new() };
+        let mut counted = Counted::sum(measured, &[]);
         let region = json!({
             "region": 0, "cpus": [{"cpu": 0, "el0": 5, "el1": 8}, {"cpu": 1, "el1": 2}], "addresses": {"0x10": 3}
         });

@@ -42,7 +42,9 @@ mod sanitizer;
 mod scale;
 mod scenario;
 mod serial;
+mod simulate;
 mod soak;
+mod stages;
 mod standin;
 mod store;
 mod suite;
@@ -105,6 +107,8 @@ enum Tool {
     Trace(trace::Options),
     /// Break the mm layer in every way that cargo-mutants knows, and see which test notices
     Mutants(mutants::Options),
+    /// Trace few CPUs, and say how each scheme would do on many
+    Simulate(simulate::Options),
     /// Boot the lazy-TLB tests on 64 CPUs, and every workload once on 512, against the clock
     Scale(scale::Options),
     /// Boot every test on a matrix of machines
@@ -211,6 +215,7 @@ fn execute(tool: Tool) -> Result<ExitCode> {
         Tool::Report(options) => page::run(&options)?,
         Tool::Trace(options) => return trace::run(options).map(from),
         Tool::Mutants(options) => return mutants::run(&options).map(from),
+        Tool::Simulate(options) => return simulate::run(&options).map(from),
         Tool::Scale(options) => return scale::run(&options).map(from),
         Tool::Test(options) => return test::run(&options).map(from),
         Tool::SanitizerCheck(options) => return sanitizer::run(&options).map(from),

@@ -3,7 +3,9 @@
 mod browser;
 mod chart;
 mod counted;
+mod curve;
 mod paint;
+mod scaling;
 mod section;
 mod sections;
 mod timeline;
@@ -17,7 +19,7 @@ use self::section::Section;
 /// Options of `lazuli report`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Where `make bench`, `make bars`, `make matrix` and `make trace` leave their figures
+    /// Where `make bench`, `make bars`, `make matrix`, `make simulate` and `make trace` leave their figures
     #[arg(long, default_value = "build")]
     folder: PathBuf,
     /// The page to write

@@ -35,6 +35,12 @@ fn parse_line(scheme: &str, line: &str) -> Option<Measurement> {
 }
 
 impl Measurement {
+    /// Of something that was done once, and told nothing itself.
+    pub(crate) fn of_one(workload: &str) -> Self {
+        let fields = BTreeMap::from([("ops".to_owned(), 1.0)]);
+        Self { scheme: String::new(), workload: workload.to_owned(), fields }
+    }
+
     /// Nanoseconds per operation, by the counter; under `-icount` that is instructions.
     pub(crate) fn ns_per_op(&self) -> f64 {
         self.get("ticks") / self.get("hz") * 1e9 / self.get("ops")

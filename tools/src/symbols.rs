@@ -49,6 +49,19 @@ impl Symbols {
         inner.or_else(|| self.label(address))
     }
 
+    /// The functions that the code at `address` stands in, innermost first, each with its file and line.
+    pub(crate) fn frames(&self, address: u64) -> Vec<(String, String, u32)> {
+        let mut found = Vec::new();
+        if let Ok(mut frames) = self.0.find_frames(address) {
+            while let Ok(Some(frame)) = frames.next() {
+                let name = frame.function.and_then(|f| f.demangle().ok().map(|n| short_name(&n)));
+                let place = frame.location.and_then(|l| Some((short_path(l.file?).to_owned(), l.line?)));
+                found.extend(name.zip(place).map(|(name, (file, line))| (name, file, line)));
+            }
+        }
+        found
+    }
+
     /// The name in the symbol table.
     fn label(&self, address: u64) -> Option<String> {
         Some(short_name(&demangle_auto(self.0.find_symbol(address)?.into(), None)))

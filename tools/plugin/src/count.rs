@@ -3,7 +3,8 @@
 //! A program marks with HINT #100 and HINT #101, NOPs that Linux and Lazuli leave alone. Each region becomes one line of
 //! JSON. Every instruction is counted by a callback of its own, so that an exception in the middle of a block is no
 //! miscount. Of the kernel's instructions also each address is counted, so that a reader who has its symbols can tell
-//! functions apart. The first region may start at reset instead of at a mark.
+//! functions apart. The first region may start at reset instead of at a mark; then it is also told when each address was first
+//! executed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -102,14 +103,20 @@ impl Counts {
     }
 }
 
+/// How often the instruction at an address was executed, and after how many others first.
+type Addresses = HashMap<u64, (u64, u64)>;
+
 /// The counter.
 pub(crate) struct Counter {
     running: AtomicBool,
     cpus: Vec<Counts>,
-    /// How often the kernel executed the instruction at an address, on whichever CPU.
-    addresses: Mutex<HashMap<u64, u64>>,
+    /// What the kernel executed, on whichever CPU.
+    addresses: Mutex<Addresses>,
     /// Where the lines go, and how many there are.
     out: Mutex<(File, u64)>,
+    /// Instructions of all CPUs since the region began.
+    steps: AtomicU64,
+    from_reset: bool,
     /// The physical address of GICv2's register that sends an SGI.
     sgir: Option<u64>,
 }
@@ -128,11 +135,13 @@ impl Counter {
             cpus,
             addresses: Mutex::default(),
             out: Mutex::new((file, 0)),
+            steps: AtomicU64::new(0),
+            from_reset,
             sgir,
         })
     }
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,6 +150,7 @@ impl Counter {
             cpu.take();
         });
         self.addresses().clear();
+        self.steps.store(0, Ordering::Relaxed);
         // Relaxed: another CPU may count a few instructions early or late; under `-icount` none does.
         self.running.store(true, Ordering::Relaxed);
     }
@@ -152,7 +162,7 @@ impl Counter {
         let counts: Vec<_> = self.cpus.iter().map(Counts::take).collect();
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         let addresses = std::mem::take(&mut *self.addresses()).into_iter().collect();
-        let line = json(out.1, &counts, &addresses);
+        let line = json(out.1, &counts, &addresses, self.from_reset && out.1 == 0);
         out.1 += 1;
         if let Err(error) = writeln!(out.0, "{line}") {
             eprintln!("lazuli plugin: the counts cannot be written: {error}");
@@ -160,16 +170,22 @@ impl Counter {
     }
 }
 
-/// A region as a line of JSON: of each CPU that did anything, what is not zero; then the kernel's addresses.
-fn json(region: u64, counts: &[[u64; NAMES.len()]], addresses: &BTreeMap<u64, u64>) -> String {
+/// A region as a line of JSON: of each CPU that did anything, what is not zero; then the kernel's addresses, with `ordered` also
+/// when each came first.
+fn json(region: u64, counts: &[[u64; NAMES.len()]], addresses: &BTreeMap<u64, (u64, u64)>, ordered: bool) -> String {
     let cpu = |(index, counts): (usize, &[u64; NAMES.len()])| {
         let named = NAMES.iter().zip(counts).filter(|(_, count)| **count != 0);
         let fields: String = named.map(|(name, count)| format!(",\"{name}\":{count}")).collect();
         (!fields.is_empty()).then(|| format!("{{\"cpu\":{index}{fields}}}"))
     };
     let cpus: Vec<String> = counts.iter().enumerate().filter_map(cpu).collect();
-    let addresses: Vec<String> = addresses.iter().map(|(pc, count)| format!("\"{pc:#x}\":{count}")).collect();
-    format!("{{\"region\":{region},\"cpus\":[{}],\"addresses\":{{{}}}}}", cpus.join(","), addresses.join(","))
+    let object = |of: fn(&(u64, u64)) -> u64| {
+        let pairs = addresses.iter().map(|(pc, both)| format!("\"{pc:#x}\":{}", of(both)));
+        format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
+    };
+    let firsts = if ordered { format!(",\"firsts\":{}", object(|(_, first)| *first)) } else { String::new() };
+    let (cpus, addresses) = (cpus.join(","), object(|(count, _)| *count));
+    format!("{{\"region\":{region},\"cpus\":[{cpus}],\"addresses\":{addresses}{firsts}}}")
 }
 
 impl Tool for Counter {
@@ -188,8 +204,9 @@ impl Tool for Counter {
         }
         let in_kernel = pc >> 63 == 1;
         self.cpus[cpu].add(usize::from(in_kernel));
+        let before = self.steps.fetch_add(1, Ordering::Relaxed);
         if in_kernel {
-            *self.addresses().entry(pc).or_default() += 1;
+            self.addresses().entry(pc).or_insert((0, before)).0 += 1;
         }
     }
 
@@ -256,9 +273,11 @@ mod tests {
         let mut counts = vec![[0; NAMES.len()]; 3];
         counts[1][0] = 7;
         counts[1][NAMES.len() - 1] = 2;
-        let addresses = BTreeMap::from([(0x8004, 5), (0x8000, 6)]);
+        let addresses = BTreeMap::from([(0x8004, (5, 1)), (0x8000, (6, 0))]);
         let expected = r#"{"region":4,"cpus":[{"cpu":1,"el0":7,"eret":2}],"addresses":{"0x8000":6,"0x8004":5}}"#;
-        assert_eq!(json(4, &counts, &addresses), expected);
-        assert_eq!(json(0, &[], &BTreeMap::new()), r#"{"region":0,"cpus":[],"addresses":{}}"#);
+        assert_eq!(json(4, &counts, &addresses, false), expected);
+        let ordered = json(4, &counts, &addresses, true);
+        assert!(ordered.ends_with(r#""0x8004":5},"firsts":{"0x8000":0,"0x8004":1}}"#), "{ordered}");
+        assert_eq!(json(0, &[], &BTreeMap::new(), false), r#"{"region":0,"cpus":[],"addresses":{}}"#);
     }
 }

@@ -3,9 +3,9 @@
 //! The model: caches without limit that keep a line until another CPU takes it (MSI, 64-byte lines). A CPU that reads what
 //! another wrote, or has, fetches the line; one that writes takes it from all others. What is left out: eviction,
 //! prefetch, store buffers, time. Under `-icount` CPUs take turns in long slices, so that a contended line moves less
-//! often than on hardware: the counts are a lower bound there.
+//! often than on hardware: the moves are a lower bound there; an upper one is how often CPUs came to write the line.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +18,30 @@ use crate::decode::Operation;
 const LINE: u64 = 64;
 /// CPUs whose caches are told apart.
 const CPUS: usize = 512;
+/// How many accesses of a CPU lie between two of its stores at most, for these to be one coming to the line.
+const CLOSE: u64 = 32;
 /// How many lines, and instructions of a line, a region names.
 const NAMED: usize = 64;
+
+/// A set of CPUs.
+type Cpus = [u64; CPUS / 64];
+
+fn size(set: &Cpus) -> u32 {
+    set.iter().map(|word| word.count_ones()).sum()
+}
 
 /// Who has a line.
 #[derive(Default)]
 struct Line {
-    holders: [u64; CPUS / 64],
+    holders: Cpus,
+    /// To whom it has moved, and to whom last.
+    movers: Cpus,
+    last: Option<usize>,
+    /// How often it came to another CPU than the last: one that reads it and then writes has it come once.
+    visits: u64,
+    /// Who wrote it last, at which of its accesses; and how often somebody came to write it.
+    writer: Option<(usize, u64)>,
+    writes: u64,
     /// By virtual address as it was last moved.
     va: u64,
     fetched: u64,
@@ -38,23 +55,26 @@ impl Line {
     fn touch(&mut self, cpu: usize, store: bool) -> bool {
         let (word, bit) = (cpu / 64, 1 << (cpu % 64));
         let holds = self.holders[word] & bit != 0;
-        let others: u32 = self.holders.iter().map(|word| word.count_ones()).sum::<u32>() - u32::from(holds);
+        let others = size(&self.holders) - u32::from(holds);
         if store {
             self.holders = [0; CPUS / 64];
         }
         self.holders[word] |= bit;
-        match (holds, store) {
-            _ if others == 0 => false,
-            (_, true) => {
-                self.taken += 1;
-                true
-            }
-            (false, false) => {
-                self.fetched += 1;
-                true
-            }
-            (true, false) => false,
+        if others == 0 || holds && !store {
+            return false;
         }
+        *if store { &mut self.taken } else { &mut self.fetched } += 1;
+        self.movers[word] |= bit;
+        self.visits += u64::from(self.last.replace(cpu) != Some(cpu));
+        true
+    }
+
+    /// A store that is the `number`th access of that CPU. Two that are close to each other are one coming: in between nobody
+    /// else would have got the line.
+    fn write(&mut self, cpu: usize, number: u64) {
+        let stayed = self.writer.is_some_and(|(writer, last)| writer == cpu && number - last <= CLOSE);
+        self.writes += u64::from(!stayed);
+        self.writer = Some((cpu, number));
     }
 
     fn moves(&self) -> u64 {
@@ -62,7 +82,8 @@ impl Line {
     }
 
     fn forget_counts(&mut self) {
-        (self.fetched, self.taken) = (0, 0);
+        (self.fetched, self.taken, self.visits, self.writes) = (0, 0, 0, 0);
+        (self.movers, self.last, self.writer) = ([0; CPUS / 64], None, None);
         self.by.clear();
     }
 }
@@ -70,6 +91,8 @@ impl Line {
 /// All lines, and where the regions go.
 struct Lines {
     known: HashMap<u64, Line>,
+    /// How many accesses each CPU has made.
+    accesses: Vec<u64>,
     out: File,
     regions: u64,
 }
@@ -87,7 +110,7 @@ impl Ownership {
     /// If the file cannot be made.
     pub(crate) fn new(out: &str) -> Result<Self, String> {
         let out = File::create(out).map_err(|error| format!("cannot make {out}: {error}"))?;
-        let lines = Lines { known: HashMap::new(), out, regions: 0 };
+        let lines = Lines { known: HashMap::new(), accesses: vec![0; CPUS], out, regions: 0 };
         Ok(Self { running: AtomicBool::new(false), lines: Mutex::new(lines) })
     }
 
@@ -111,13 +134,30 @@ impl Ownership {
     }
 }
 
-/// A region as a line of JSON: the sums, then the lines that moved most, each with the instructions that moved it.
+/// A region as a line of JSON: the sums, also by how many CPUs shared a line, then the lines that moved most, each with the
+/// instructions that moved it.
 fn json(region: u64, known: &HashMap<u64, Line>) -> String {
     let (fetched, taken) = known.values().fold((0, 0), |sum, line| (sum.0 + line.fetched, sum.1 + line.taken));
     let mut most: Vec<_> = known.iter().filter(|(_, line)| line.moves() > 0).collect();
     most.sort_by_key(|(address, line)| (u64::MAX - line.moves(), **address));
     let lines: Vec<String> = most.iter().take(NAMED).map(|(address, line)| line_json(**address, line)).collect();
-    format!("{{\"region\":{region},\"fetched\":{fetched},\"taken\":{taken},\"lines\":[{}]}}", lines.join(","))
+    let (shared, lines) = (shared(known), lines.join(","));
+    format!("{{\"region\":{region},\"fetched\":{fetched},\"taken\":{taken},\"shared\":[{shared}],\"lines\":[{lines}]}}")
+}
+
+/// The lines that moved, by how many CPUs they moved to: how many lines, how often they moved, how many visits those were.
+fn shared(known: &HashMap<u64, Line>) -> String {
+    let mut by_cpus: BTreeMap<u32, [u64; 3]> = BTreeMap::new();
+    for line in known.values().filter(|line| line.moves() > 0) {
+        let sums = by_cpus.entry(size(&line.movers)).or_default();
+        for (sum, more) in sums.iter_mut().zip([1, line.moves(), line.visits]) {
+            *sum += more;
+        }
+    }
+    let one = |(cpus, [lines, moves, visits]): (&u32, &[u64; 3])| {
+        format!("{{\"cpus\":{cpus},\"lines\":{lines},\"moves\":{moves},\"visits\":{visits}}}")
+    };
+    by_cpus.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 fn line_json(address: u64, line: &Line) -> String {
@@ -125,9 +165,12 @@ fn line_json(address: u64, line: &Line) -> String {
     by.sort_by_key(|(pc, count)| (u64::MAX - **count, **pc));
     let by: Vec<String> =
         by.iter().take(NAMED).map(|(pc, count)| format!("{{\"pc\":\"{pc:#x}\",\"moves\":{count}}}")).collect();
-    let Line { va, fetched, taken, .. } = line;
+    let (Line { va, fetched, taken, visits, writes, .. }, cpus) = (line, size(&line.movers));
     let by = by.join(",");
-    format!("{{\"pa\":\"{address:#x}\",\"va\":\"{va:#x}\",\"fetched\":{fetched},\"taken\":{taken},\"by\":[{by}]}}")
+    format!(
+        "{{\"pa\":\"{address:#x}\",\"va\":\"{va:#x}\",\"cpus\":{cpus},\"fetched\":{fetched},\"taken\":{taken},\
+         \"visits\":{visits},\"writes\":{writes},\"by\":[{by}]}}"
+    )
 }
 
 impl Tool for Ownership {
@@ -142,9 +185,14 @@ impl Tool for Ownership {
         }
         let Some(address) = access.memory() else { return };
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let Lines { known, accesses, .. } = &mut *lines;
+        accesses[cpu] += 1;
         let last = address + access.len() - 1;
         for line in address / LINE..=last / LINE {
-            let known = lines.known.entry(line * LINE).or_default();
+            let known = known.entry(line * LINE).or_default();
+            if access.store {
+                known.write(cpu, accesses[cpu]);
+            }
             if known.touch(cpu, access.store) {
                 known.va = access.va;
                 *known.by.entry(pc).or_default() += 1;
@@ -183,14 +231,41 @@ mod tests {
     }
 
     #[test]
+    fn who_reads_and_then_writes_is_one_visitor() {
+        let mut line = Line::default();
+        line.touch(0, true);
+        for cpu in [1, 0, 1] {
+            line.touch(cpu, false);
+            line.touch(cpu, true);
+        }
+        assert_eq!((line.moves(), line.visits, size(&line.movers)), (6, 3, 2));
+        line.forget_counts();
+        assert_eq!((line.visits, size(&line.movers)), (0, 0));
+        line.touch(0, true);
+        assert_eq!(line.visits, 1, "whoever had it before the region");
+    }
+
+    #[test]
+    fn stores_that_are_far_apart_are_two_comings() {
+        let mut line = Line::default();
+        for (cpu, number) in [(0, 1), (0, 2), (0, 2 + CLOSE), (0, 3 + 2 * CLOSE), (1, 1), (0, 4 + 2 * CLOSE)] {
+            line.write(cpu, number);
+        }
+        assert_eq!(line.writes, 4);
+    }
+
+    #[test]
     fn a_region_names_the_lines_that_moved_most_first() {
         let line = |fetched| Line { va: 0x1000, fetched, by: HashMap::from([(0x40, fetched)]), ..Line::default() };
         let known = HashMap::from([(0x80, line(1)), (0x40, line(3)), (0, line(0))]);
         let text = json(2, &known);
         assert!(
-            text.starts_with(r#"{"region":2,"fetched":4,"taken":0,"lines":[{"pa":"0x40","va":"0x1000","fetched":3"#),
+            text.starts_with(
+                r#"{"region":2,"fetched":4,"taken":0,"shared":[{"cpus":0,"lines":2,"moves":4,"visits":0}],"#
+            ),
             "{text}"
         );
+        assert!(text.contains(r#""lines":[{"pa":"0x40","va":"0x1000","cpus":0,"fetched":3"#), "{text}");
         assert!(text.contains(r#""by":[{"pc":"0x40","moves":3}]"#) && !text.contains(r#""pa":"0x0""#), "{text}");
     }
 }

@@ -125,6 +125,40 @@ pub(super) fn events(file: Option<&Value>) -> Section {
     with_bars(section, groups)
 }
 
+pub(super) fn spread(file: Option<&Value>) -> Section {
+    let (mut groups, mut rows): (Vec<Group>, Vec<_>) = (Vec::new(), Vec::new());
+    for spread in file.and_then(|file| file["spread"].as_array()).into_iter().flatten() {
+        let word = |key: &str| spread[key].as_str().unwrap_or_default().to_owned();
+        let ends: Vec<f64> = spread["ends"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let &[_, median, most] = ends.as_slice() else { continue };
+        let name = format!("{}, {}", word("what"), word("operation"));
+        if groups.iter().all(|group| group.name != name) {
+            groups.push(Group { name: name.clone(), bars: Vec::new() });
+        }
+        for group in groups.iter_mut().filter(|group| group.name == name) {
+            let series = group.bars.len();
+            group.bars.push(Bar { name: word("kernel"), value: median, limit: Some(most), series });
+        }
+        let words = ["operation", "kernel", "what"].map(word).into_iter();
+        rows.push(words.chain(ends.into_iter().map(table::number)).collect());
+    }
+    let section = Section {
+        id: "spread",
+        title: "The same with CPUs that really run at once: noise",
+        text: "The operation of two CPUs again, with a host thread for each virtual CPU: the median of several boots, and by a \
+               mark the most. Threads of the host decide who waits for whom, so that nothing is judged by these figures."
+            .to_owned(),
+        command: "make bench-linux".to_owned(),
+        figure: None,
+        table: Some(Table {
+            heads: ["operation", "kernel", "what", "least", "median", "most"].map(str::to_owned).into(),
+            words: 3,
+            rows,
+        }),
+    };
+    with_bars(section, groups)
+}
+
 /// Which kernels, with which command lines, in which QEMU.
 fn kernel_words(file: Option<&Value>, kernels: &[Value]) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -141,6 +175,8 @@ fn kernel_words(file: Option<&Value>, kernels: &[Value]) -> String {
 /// The operations that are taken apart, and how many functions of each are drawn.
 const SWITCHES: [&str; 3] = ["yield switch between processes", "pipe switch, same CPU", "pipe switch, across CPUs"];
 const FUNCTIONS: usize = 16;
+/// Letters of a line of source that stand beside a bar.
+const LONGEST_LINE: usize = 34;
 
 pub(super) fn switch(file: Option<&Value>) -> Section {
     let (mut groups, mut rows) = (Vec::new(), Vec::new());
@@ -171,6 +207,33 @@ pub(super) fn switch(file: Option<&Value>) -> Section {
         }),
     };
     with_bars(section, groups)
+}
+
+pub(super) fn boot(file: Option<&Value>) -> Section {
+    let bars = file.and_then(|file| file["bars"].as_array()).into_iter().flatten();
+    let (mut drawn, mut rows, mut before) = (Vec::new(), Vec::new(), 0.0);
+    for stage in bars.filter_map(|bar| bar["stages"].as_array()).flatten() {
+        let (what, instructions) = (stage[0].as_str().unwrap_or_default(), stage[1].as_f64().unwrap_or(0.0));
+        let words: String = what.chars().take(LONGEST_LINE).collect();
+        drawn.push(Bar { name: words, value: instructions, limit: None, series: 0 });
+        rows.push(vec![what.to_owned(), table::number(before), table::number(instructions)]);
+        before += instructions;
+    }
+    let section = Section {
+        id: "boot",
+        title: "From reset to the first program, line by line",
+        text: "Instructions of all CPUs, with four of them, in the order in which the lines of the bring-up (src/start.rs and \
+               src/main.rs) first run; each line has what happened until the next. What is small counts for the line before."
+            .to_owned(),
+        command: "make bars".to_owned(),
+        figure: None,
+        table: Some(Table {
+            heads: ["line", "begins after", "instructions"].map(str::to_owned).into(),
+            words: 1,
+            rows,
+        }),
+    };
+    with_bars(section, vec![Group { name: "instructions, from top to bottom".to_owned(), bars: drawn }])
 }
 
 /// The last two words of a function's path, without what stands in angle brackets: short enough to stand beside a bar.
@@ -223,6 +286,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_noise_is_told_by_median_and_ends() {
+        let of =
+            |kernel: &str, ends: &[f64]| json!({"operation": "pipe", "kernel": kernel, "what": "lines", "ends": ends});
+        let file =
+            json!({"spread": [of("Lazuli", &[7.0, 8.0, 9.0]), of("Linux", &[60.0, 65.0, 70.0]), of("none", &[])]});
+        let section = spread(Some(&file));
+        let rows = section.table.unwrap().rows;
+        assert_eq!(
+            rows,
+            [["pipe", "Lazuli", "lines", "7.00", "8.00", "9.00"], ["pipe", "Linux", "lines", "60.0", "65.0", "70.0"]]
+        );
+        assert!(spread(Some(&json!({}))).figure.is_none());
+    }
+
+    #[test]
     fn functions_that_are_not_drawn_are_summed() {
         let functions: Vec<_> = (0..FUNCTIONS + 2).map(|n| json!([format!("lazuli::f{n}"), 2.0])).collect();
         let file = json!({"bars": [
@@ -232,6 +310,14 @@ mod tests {
         let rows = switch(Some(&file)).table.unwrap().rows;
         assert_eq!(rows.len(), FUNCTIONS + 1);
         assert_eq!(rows[FUNCTIONS], [SWITCHES[0], "2 others", "4.00"]);
+    }
+
+    #[test]
+    fn stages_of_a_boot_are_told_in_their_order() {
+        let file = json!({"bars": [{"operation": "x"}, {"stages": [["uart::init()", 300], ["memory::init()", 50]]}]});
+        let rows = boot(Some(&file)).table.unwrap().rows;
+        assert_eq!(rows, [["uart::init()", "0", "300"], ["memory::init()", "300", "50.0"]]);
+        assert!(boot(Some(&json!({"bars": []}))).figure.is_none());
     }
 
     #[test]

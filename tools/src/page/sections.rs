@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::chart::{Bar, Group, bars};
 use super::counted;
+use super::scaling;
 use super::section::{Section, Table};
 use super::timeline::Timeline;
 use crate::results::{self, Measurement};
@@ -22,8 +23,13 @@ pub(super) fn all(folder: &Path) -> Result<Vec<Section>> {
         counted::operations(file("bars.json")?.as_ref()),
         counted::beside_linux(file("bench-linux.json")?.as_ref()),
         counted::events(file("bench-linux.json")?.as_ref()),
+        counted::spread(file("bench-linux.json")?.as_ref()),
         counted::switch(file("bars.json")?.as_ref()),
+        counted::boot(file("bars.json")?.as_ref()),
         shoots(file("matrix.json")?.as_ref()),
+        scaling::switches(file("simulate.json")?.as_ref()),
+        scaling::lives(file("simulate.json")?.as_ref()),
+        scaling::published(file("simulate.json")?.as_ref()),
         scene(&SHOOTDOWN, file("trace-shootdown.json")?.as_ref()),
         scene(&HANDOFF, file("trace-handoff.json")?.as_ref()),
     ])
@@ -39,7 +45,7 @@ fn read(path: &Path) -> Result<Option<Value>> {
 }
 
 /// The colour of a scheme.
-fn series(scheme: &str) -> usize {
+pub(super) fn series(scheme: &str) -> usize {
     options::SCHEMES.iter().position(|&known| known == scheme).unwrap_or(options::SCHEMES.len())
 }
 

@@ -1,15 +1,19 @@
 //! The first process: starts one program, reaps whatever is orphaned, and ends as the program ends.
 //!
-//! `init [--trace] [--settle SECONDS] [PROGRAM [ARGUMENT...]]`; without a program, `/bin/lazybench`. With `--trace` it
-//! prints at the end what a kernel booted with `trace=on` recorded. With `--settle` it first sleeps, until a kernel that
-//! does some of its start behind the first program's back is done with it. On Linux it switches the machine off, because
-//! there the end of the first process is a panic.
+//! `init [--trace] [--settle SECONDS] [--mark] [PROGRAM [ARGUMENT...]]`; without a program, `/bin/lazybench`. With `--trace`
+//! it prints at the end what a kernel booted with `trace=on` recorded. With `--settle` it first sleeps, until a kernel that
+//! does some of its start behind the first program's back is done with it. With `--mark` the program's whole life, from fork
+//! to wait, is a measured region, unless the program marks one itself. On Linux it switches the machine off, because there
+//! the end of the first process is a panic.
 
 use std::{env, fs, io, io::Write, process::ExitCode, thread, time::Duration};
 
 use lazuli_user::{
     bench::counters,
-    sys::process::{self, Ended},
+    sys::{
+        cpu,
+        process::{self, Ended},
+    },
 };
 
 /// What the kernel recorded.
@@ -26,6 +30,10 @@ fn main() -> ExitCode {
         eprintln!("init: {error}");
         return ExitCode::FAILURE;
     }
+    let marked = words.first().is_some_and(|word| word == "--mark");
+    if marked {
+        words.remove(0);
+    }
     if words.is_empty() {
         words.push(DEFAULT.to_string());
     }
@@ -33,7 +41,7 @@ fn main() -> ExitCode {
         Some(scheme) => println!("init: lazy TLB scheme {scheme}, starting {}", words.join(" ")),
         None => println!("init: starting {}", words.join(" ")),
     }
-    let ended = run(&words);
+    let ended = run(&words, marked);
     if is_first_of_linux() {
         let error = process::power_off();
         eprintln!("init: the machine cannot be switched off: {error}");
@@ -82,12 +90,18 @@ fn print_trace() -> io::Result<()> {
     io::stdout().lock().write_all(&text)
 }
 
-fn run(words: &[String]) -> io::Result<Ended> {
+fn run(words: &[String], marked: bool) -> io::Result<Ended> {
     let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+    if marked {
+        cpu::mark_start();
+    }
     let program = process::spawn_program(&words[0], &arguments)?;
     loop {
         let (pid, ended) = process::wait(-1)?;
         if pid == program {
+            if marked {
+                cpu::mark_end();
+            }
             return Ok(ended);
         }
     }
