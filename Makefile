@@ -61,7 +61,7 @@ help: ## Print this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r n t; do printf '%-15s %s\n' "$$n" "$$t"; done
 	@echo
 	@echo 'Variables (see README.md): BOARD=rpi4 SMP=8 MEM=1G GIC=2 CPU=max LAZY_TLB=shootdown APP=path/to/static-elf'
-	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot SUITE=name-of-one-test SANITIZE=tlb PARALLEL=1 QUICK=1 SECONDS=30 CALLS=1000000 HOURS=1 SEED=1 V=1'
+	@echo '  ARGS="..." CMDLINE="..." CELL=name-of-one-test-boot SUITE=name-of-one-test SANITIZE=tlb PARALLEL=1 QUICK=1 SPREAD=3 SECONDS=30 CALLS=1000000 HOURS=1 SEED=1 V=1'
 
 setup: ## Install what is missing, or say how to
 	$(Q)sh tools/setup.sh
@@ -119,9 +119,9 @@ matrix: build $(MEASURED:build/initramfs.cpio=) ## Measure every scheme with eve
 bars: build build/counted.cpio $(PLUGIN) ## Count the kernel's instructions per operation and compare with the bars
 	$(Q)$(LAZULI) bars --plugin $(PLUGIN) --kernel $(KERNEL) --initrd build/counted.cpio --cpu $(CPU) --cmdline "$$CMDLINE" $(LAZY_TLB:%=--with %)
 
-count: $(if $(APP),build/app.cpio,build) $(PLUGIN) ## Count instructions, TLBIs, barriers, atomics, SGIs between a program's marks; with LINES=1 lines of memory that move
+count: $(if $(APP),build/app.cpio,build) $(PLUGIN) ## Count instructions, TLBIs, barriers, atomics, SGIs between a program's marks or in its life; with LINES=1 lines of memory that move
 	$(Q)$(LAZULI) count --plugin $(PLUGIN) $(if $(LINES),--lines) --kernel $(KERNEL) --initrd $(if $(APP),build/app.cpio,build/initramfs.cpio) \
-	  $(MACHINE) --scheme $(or $(LAZY_TLB),refcount) --init $(if $(APP),$(APP_INIT),/bin/lazybench) --args "$${ARGS:-$(if $(APP),,--once)}"
+	  $(MACHINE) --scheme $(or $(LAZY_TLB),refcount) $(if $(APP),--init /bin/init --args "--mark $(APP_INIT) $$ARGS",--init /bin/lazybench --args "$${ARGS:---once}")
 
 build/counted.cpio: build FORCE
 	$(Q)$(LAZULI) cpio $@ $(PROGRAMS)/init=/bin/init $(PROGRAMS)/lazybench=/bin/lazybench

@@ -86,7 +86,7 @@ mod tests {
         let inlined =
             [frame("lazuli::uart::init", 9), frame("lazuli::start::start_primary", 40), frame("kernel_main", 1)];
         assert_eq!(line(&inlined), Some(("src/none.rs".to_owned(), 40)));
-        assert_eq!(line(&[frame("lazuli::restart::xstart_primary", 4)]), None);
+        assert_eq!(line(&[frame("lazuli::restart::start_primary", 4)]), None);
         assert_eq!(line(&[frame("lazuli::process::thread::begin", 4)]), Some(("the program".to_owned(), 0)));
     }
 

@@ -314,9 +314,12 @@ mod tests {
 
     #[test]
     fn stages_of_a_boot_are_told_in_their_order() {
-        let file = json!({"bars": [{"operation": "x"}, {"stages": [["uart::init()", 300], ["memory::init()", 50]]}]});
+        let file = json!({"bars": [{"operation": "x"}, {"stages": [["uart::init()", 300], ["memory::init()", 50], ["gic::init()", 9]]}]});
         let rows = boot(Some(&file)).table.unwrap().rows;
-        assert_eq!(rows, [["uart::init()", "0", "300"], ["memory::init()", "300", "50.0"]]);
+        assert_eq!(
+            rows,
+            [["uart::init()", "0", "300"], ["memory::init()", "300", "50.0"], ["gic::init()", "350", "9.00"]]
+        );
         assert!(boot(Some(&json!({"bars": []}))).figure.is_none());
     }
 

@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn without_a_simulation_the_parts_say_how_to_make_it() {
         for section in [switches(None), lives(None), published(None)] {
-            assert!(section.figure.is_none() && section.command == COMMAND, "{}", section.id);
+            assert!(section.figure.is_none() && section.command == "make simulate", "{}", section.id);
         }
     }
 }

@@ -164,8 +164,8 @@ mod tests {
 
     #[test]
     fn lines_that_never_are_the_lowest_are_not_named() {
-        let lines = [(0.0, 3.0), (10.0, 2.0), (4.0, 1.0), (50.0, 0.5)];
-        assert_eq!(envelope(&lines), [(0, 0), (2, 2), (92, 3)]);
+        let lines = [(0.0, 3.0), (10.0, 2.0), (3.0, 1.0), (49.9, 0.5)];
+        assert_eq!(envelope(&lines), [(0, 0), (2, 2), (94, 3)]);
         assert_eq!(envelope(&[(1.0, 1.0), (1.0, 1.0)]), [(0, 0)]);
     }
 }
