@@ -51,8 +51,14 @@ fn text(file: &str, line: u32) -> String {
         return file.to_owned();
     }
     let source = std::fs::read_to_string(file).unwrap_or_default();
-    let words = source.lines().nth(line as usize - 1).map(|text| text.trim().trim_end_matches([';', '{', ' ']));
+    let words = source.lines().nth(line as usize - 1).map(statement);
     words.filter(|words| !words.is_empty()).map_or_else(|| format!("{file}:{line}"), str::to_owned)
+}
+
+/// What a line of source does, without what it calls the outcome.
+fn statement(text: &str) -> &str {
+    let text = text.trim().trim_end_matches([';', '{', ' ']);
+    text.strip_prefix("let ").and_then(|text| text.split_once(" = ")).map_or(text, |(_, does)| does)
 }
 
 /// From the beginning of one to the beginning of the next.
@@ -88,6 +94,12 @@ mod tests {
         assert_eq!(line(&inlined), Some(("src/none.rs".to_owned(), 40)));
         assert_eq!(line(&[frame("lazuli::restart::start_primary", 4)]), None);
         assert_eq!(line(&[frame("lazuli::process::thread::begin", 4)]), Some(("the program".to_owned(), 0)));
+    }
+
+    #[test]
+    fn a_line_is_told_by_what_it_does() {
+        let lines = ["    let a = b::init(c);", "    machine::init(x, y == z);", "if d::wanted() {"];
+        assert_eq!(lines.map(statement), ["b::init(c)", "machine::init(x, y == z)", "if d::wanted()"]);
     }
 
     #[test]

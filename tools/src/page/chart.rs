@@ -47,6 +47,31 @@ pub(super) fn bars(what: &str, groups: &[Group]) -> String {
     })
 }
 
+/// Draws what follows each other, one below the other: each bar begins where the one before ended.
+pub(super) fn steps(what: &str, stages: &[(String, f64)]) -> String {
+    let height = (stages.len() as i32 * ROW).max(1) as u32;
+    let whole = stages.iter().map(|(_, value)| value).sum::<f64>().max(f64::MIN_POSITIVE);
+    let longest_name = stages.iter().map(|(name, _)| name.chars().count()).max();
+    let left = (longest_name.unwrap_or(0) * LETTER + 10) as i32;
+    let place = |value: f64| left + (value / whole * f64::from(WIDTH as i32 - left)).round() as i32;
+    draw(height, what, |canvas| {
+        let mut before = 0.0;
+        for (y, (name, value)) in (0..).step_by(ROW as usize).zip(stages) {
+            let (start, end) = (place(before), place(before + value));
+            before += value;
+            canvas.text(name, (left - 6, y + ROW / 2), Side::Left, Ink::Muted);
+            canvas.bar([start, y + 2, end, y + ROW - 2], Ink::Series(0));
+            // Beside the bar, where there is room.
+            let (at, side, ink) = match end + NUMBER <= WIDTH as i32 {
+                true => (end + 5, Side::Right, Ink::Text),
+                false if end - start >= NUMBER => (end - 5, Side::Left, Ink::OnBar),
+                false => (start - 5, Side::Left, Ink::Text),
+            };
+            canvas.text(&table::number(*value), (at, y + ROW / 2), side, ink);
+        }
+    })
+}
+
 fn draw_bar(canvas: &Canvas<'_>, bar: &Bar, (left, y): (i32, i32), largest: f64) {
     let longest = WIDTH as i32 - NUMBER - left;
     let length = |value: f64| (value / largest * f64::from(longest)).round() as i32;
@@ -65,6 +90,19 @@ fn draw_bar(canvas: &Canvas<'_>, bar: &Bar, (left, y): (i32, i32), largest: f64)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_step_begins_where_the_one_before_ended() {
+        let stages = [("a".to_owned(), 200.0), ("bc".to_owned(), 100.0), ("d".to_owned(), 100.0)];
+        let svg = steps("boot", &stages);
+        // 22 units for the longest name, 398 for the whole.
+        for bar in
+            ["x=\"22\" y=\"2\" width=\"199\"", "x=\"221\" y=\"17\" width=\"100\"", "x=\"321\" y=\"32\" width=\"99\""]
+        {
+            assert!(svg.contains(bar), "{bar}: {svg}");
+        }
+        assert_eq!(svg.matches("var(--page)").count(), 1, "a number on the bar that ends at the border: {svg}");
+    }
 
     #[test]
     fn bars_are_as_long_as_their_values_and_in_the_pages_colours() {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::chart::{Bar, Group};
+use super::chart::{Bar, Group, steps};
 use super::section::{Section, Table};
 use super::sections::with_bars;
 use crate::results::Column;
@@ -210,30 +210,32 @@ pub(super) fn switch(file: Option<&Value>) -> Section {
 }
 
 pub(super) fn boot(file: Option<&Value>) -> Section {
+    let (id, title, command) = ("boot", "From reset to the first program, line by line", "make bars");
     let bars = file.and_then(|file| file["bars"].as_array()).into_iter().flatten();
     let (mut drawn, mut rows, mut before) = (Vec::new(), Vec::new(), 0.0);
     for stage in bars.filter_map(|bar| bar["stages"].as_array()).flatten() {
         let (what, instructions) = (stage[0].as_str().unwrap_or_default(), stage[1].as_f64().unwrap_or(0.0));
-        let words: String = what.chars().take(LONGEST_LINE).collect();
-        drawn.push(Bar { name: words, value: instructions, limit: None, series: 0 });
+        drawn.push((what.chars().take(LONGEST_LINE).collect(), instructions));
         rows.push(vec![what.to_owned(), table::number(before), table::number(instructions)]);
         before += instructions;
     }
-    let section = Section {
-        id: "boot",
-        title: "From reset to the first program, line by line",
+    if drawn.is_empty() {
+        return Section::absent(id, title, command);
+    }
+    Section {
+        id,
+        title,
         text: "Instructions of all CPUs, with four of them, in the order in which the lines of the bring-up (src/start.rs and \
                src/main.rs) first run; each line has what happened until the next. What is small counts for the line before."
             .to_owned(),
-        command: "make bars".to_owned(),
-        figure: None,
+        command: command.to_owned(),
+        figure: Some(steps(title, &drawn)),
         table: Some(Table {
             heads: ["line", "begins after", "instructions"].map(str::to_owned).into(),
             words: 1,
             rows,
         }),
-    };
-    with_bars(section, vec![Group { name: "instructions, from top to bottom".to_owned(), bars: drawn }])
+    }
 }
 
 /// The last two words of a function's path, without what stands in angle brackets: short enough to stand beside a bar.
