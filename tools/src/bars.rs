@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::counted::{Counted, Mode, Work};
+use crate::counted::{Counted, Work};
 use crate::qemu::{self, Machine};
 use crate::sanitizer;
 use crate::stages;
 use crate::symbols::Symbols;
 use crate::table;
+use crate::watched::Mode;
 
 /// Options of `lazuli bars`.
 #[derive(clap::Args)]

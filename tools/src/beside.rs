@@ -12,13 +12,14 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use crate::bars::{BARS, Bar, Counting, MEANING};
-use crate::counted::{Counted, Mode};
+use crate::counted::Counted;
 use crate::guest;
 use crate::linux;
 use crate::matrix;
 use crate::qemu::{self, Machine};
 use crate::store::Store;
 use crate::table;
+use crate::watched::Mode;
 use crate::workers;
 
 /// Options of `lazuli bench-linux`.

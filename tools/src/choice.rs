@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::counted::{Counted, Mode, Work};
+use crate::counted::{Counted, Work};
 use crate::qemu::{self, Machine};
 use crate::table;
+use crate::watched::Mode;
 
 /// The most instructions by which a switch may differ.
 const MOST: f64 = 2.0;

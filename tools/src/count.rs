@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::counted::{self, Mode};
+use crate::counted;
 use crate::guest;
 use crate::qemu::{self, Machine};
 use crate::sanitizer;
 use crate::symbols::Symbols;
 use crate::table;
+use crate::watched::{self, Mode};
 
 /// Lines of memory or functions, and instructions for each line, in the tables.
 const LINES: usize = 20;
@@ -46,7 +47,7 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
     machine.kernel = qemu::raw_kernel(&machine.kernel)?;
     machine.icount = true;
     let mode = if options.lines { Mode::Lines } else { Mode::Instructions };
-    machine.extra.extend(["-plugin".to_owned(), counted::option(&options.plugin, mode, &options.json, machine)]);
+    machine.extra.extend(["-plugin".to_owned(), watched::option(&options.plugin, mode, &options.json, machine)]);
     let outcome = guest::boot(machine, Some(Duration::from_secs(options.timeout)), symbols.as_ref(), &mut |_| {})?;
     ensure!(!guest::stopped(), "interrupted");
     if outcome.status != 0 {
@@ -58,7 +59,7 @@ pub(crate) fn run(mut options: Options) -> Result<bool> {
         );
         return Ok(false);
     }
-    let regions = counted::regions(&options.json)?;
+    let regions = watched::regions(&options.json)?;
     let name = |address: u64| {
         symbols.as_ref().and_then(|symbols| symbols.describe(address)).map(|name| ours(&name).to_owned())
     };

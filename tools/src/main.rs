@@ -53,6 +53,7 @@ mod table;
 mod test;
 mod trace;
 mod tree;
+mod watched;
 mod workers;
 
 use std::io::{BufRead, Write, stdin, stdout};

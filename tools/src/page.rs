@@ -5,6 +5,7 @@ mod chart;
 mod counted;
 mod curve;
 mod paint;
+mod paths;
 mod scaling;
 mod section;
 mod sections;

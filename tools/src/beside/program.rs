@@ -7,11 +7,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Kernel, Options, boot};
-use crate::counted::{Counted, Mode, SETTLE};
+use crate::counted::{Counted, SETTLE};
 use crate::guest;
 use crate::matrix;
 use crate::qemu::{self, Machine};
 use crate::table;
+use crate::watched::Mode;
 use crate::workers;
 
 /// What starts it: it marks the program's life, from fork to wait, where the program marks nothing.

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use super::{Kernel, Options, boot};
 use crate::bars::Bar;
-use crate::counted::{Counted, Mode};
+use crate::counted::Counted;
 use crate::guest;
 use crate::matrix;
 use crate::qemu::Machine;
 use crate::table;
+use crate::watched::Mode;
 use crate::workers;
 
 /// What is told: instructions of the kernel, and lines that moved.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::chart::{Bar, Group, bars};
 use super::counted;
+use super::paths;
 use super::scaling;
 use super::section::{Section, Table};
 use super::timeline::Timeline;
@@ -24,8 +25,8 @@ pub(super) fn all(folder: &Path) -> Result<Vec<Section>> {
         counted::beside_linux(file("bench-linux.json")?.as_ref()),
         counted::events(file("bench-linux.json")?.as_ref()),
         counted::spread(file("bench-linux.json")?.as_ref()),
-        counted::switch(file("bars.json")?.as_ref()),
-        counted::boot(file("bars.json")?.as_ref()),
+        paths::switch(file("bars.json")?.as_ref()),
+        paths::boot(file("bars.json")?.as_ref()),
         shoots(file("matrix.json")?.as_ref()),
         scaling::switches(file("simulate.json")?.as_ref()),
         scaling::lives(file("simulate.json")?.as_ref()),

@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::counted::{self, Mode, Watched};
 use crate::qemu::Machine;
 use crate::results::{self, Measurement};
 use crate::symbols::Symbols;
+use crate::watched::{self, Mode, Watched};
 
 /// A line that moves less often for an operation belongs to the region's start and end.
 const RARE: f64 = 0.1;
@@ -49,9 +49,9 @@ impl Shared {
 impl Trace {
     /// Boots and counts, with names from the kernel's ELF file. Or says why that failed.
     pub(super) fn of(machine: &Machine, plugin: &Path, elf: &Path) -> Result<Result<Self, String>> {
-        let Watched { outcome, regions } = counted::watch(machine, plugin, Mode::Lines, "")?;
+        let Watched { outcome, regions } = watched::watch(machine, plugin, Mode::Lines, "")?;
         let Some(measured) = results::parse("", &outcome.console).pop().filter(|_| outcome.status == 0) else {
-            return Ok(Err(counted::failure(&machine.args, machine, &outcome)));
+            return Ok(Err(watched::failure(&machine.args, machine, &outcome)));
         };
         let symbols = Symbols::open(elf)?;
         let who = |address| symbols.describe(address).and_then(|frames| name(&frames));
