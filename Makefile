@@ -105,12 +105,12 @@ trace: $(if $(APP),build/app.cpio,build) ## Write build/trace.json, what the ker
 	  --scheme $(or $(LAZY_TLB),shootdown) --init /bin/init \
 	  --args "--trace $(if $(APP),$(APP_INIT) $$ARGS,/bin/lazybench $${ARGS:-exit-threads --ops 20})"
 
-# Which figures there are, bench, bars and matrix decide; the two time lines are made here.
-report: build ## Write build/report.html and docs/RESULTS.md of what bench, bars and matrix measured; CHECK=1 opens it in Chromium
+# Which figures there are, the other targets decide; the two time lines are made here.
+report: build ## Write build/report.html, docs/RESULTS.md and the table in README.md of what bench, bars, matrix, simulate and bench-linux measured; CHECK=1 opens it in Chromium
 	$(if $(CHECK),$(Q)sh tools/setup.sh chromium)
 	$(Q)$(foreach scheme,shootdown handoff,$(LAZULI) trace --json build/trace-$(scheme).json --kernel $(KERNEL) \
 	  --initrd build/initramfs.cpio --scheme $(scheme) --init /bin/init --args "--trace /bin/lazybench exit-threads --ops 20" >/dev/null &&) true
-	$(Q)$(LAZULI) report --page docs/RESULTS.md $(if $(CHECK),--check)
+	$(Q)$(LAZULI) report --page docs/RESULTS.md --readme README.md $(if $(CHECK),--check)
 
 matrix: build $(MEASURED:build/initramfs.cpio=) ## Measure every scheme with every modifier and way to flush, and judge the bars; QUICK=1 for few, in 5 minutes
 	$(Q)$(LAZULI) matrix --kernel $(KERNEL) --initrd $(MEASURED) $(BOARD:%=--board %) --cpu $(CPU) --memory $(MEM) \

@@ -27,6 +27,7 @@ mod job;
 mod linux;
 mod litmus;
 mod loader;
+mod marked;
 mod matrix;
 mod mutants;
 mod on_boards;

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::board::Board;
 use crate::ground::Ground;
 use crate::guest::{self, HANG};
+use crate::marked;
 use crate::qemu::{self, Machine};
 use crate::results::{self, Measurement};
 use crate::store::Store;
@@ -268,7 +269,7 @@ fn report(options: &Options, ground: &Ground, machine: &Machine, rows: &[Row], f
     println!("{} boots failed, {missed} of {} bars missed", failures.len(), verdicts.len());
     let good = failures.is_empty() && missed == 0;
     if let Some(file) = options.page.as_ref().filter(|_| good) {
-        page::insert(file, &page)?;
+        marked::insert(file, "matrix", &page)?;
     }
     Ok(good)
 }

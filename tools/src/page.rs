@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use self::section::Section;
+use crate::marked;
 
 /// Options of `lazuli report`.
 #[derive(clap::Args)]
@@ -29,6 +30,9 @@ pub(crate) struct Options {
     /// The Markdown file to write the same tables to
     #[arg(long)]
     page: Option<PathBuf>,
+    /// The Markdown file between whose marks the table of both kernels goes
+    #[arg(long)]
+    readme: Option<PathBuf>,
     /// Open the page in Chromium and see whether all is there
     #[arg(long)]
     check: bool,
@@ -47,6 +51,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(page) if lacking.is_empty() => write(page, &markdown(&sections))?,
         Some(page) => println!("{} stays as it is, until all figures are there", page.display()),
         None => {}
+    }
+    if let Some(readme) = options.readme.as_ref().filter(|_| lacking.is_empty())
+        && let Some(table) = sections::of_both_kernels(&options.folder)?
+    {
+        marked::insert(readme, "report", &table.markdown())?;
     }
     println!("Open {}", options.html.display());
     if options.check { browser::check(&options.html, &text, &sections) } else { Ok(()) }

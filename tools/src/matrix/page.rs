@@ -1,8 +1,4 @@
-//! The matrix as Markdown, and the place in docs/lazy-tlb.md where it stands.
-
-use std::path::Path;
-
-use anyhow::{Context, Result};
+//! The matrix as Markdown.
 
 use super::Row;
 use super::bars::{HEADS, Verdict};
@@ -10,9 +6,6 @@ use crate::board::Board;
 use crate::ground::Ground;
 use crate::qemu::Machine;
 use crate::results::COLUMNS;
-
-const BEGIN: &str = "<!-- matrix: what follows is made by `make matrix` -->";
-const END: &str = "<!-- matrix: end -->";
 
 /// Bars and table. `command` makes it again.
 pub(crate) fn markdown(
@@ -103,20 +96,6 @@ fn table(heads: &[&str], left: usize, rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Puts `text` between the two marks of the file.
-pub(crate) fn insert(file: &Path, text: &str) -> Result<()> {
-    let context = || file.display().to_string();
-    let page = std::fs::read_to_string(file).with_context(context)?;
-    let page = between(&page, text).with_context(|| format!("{}: no `{BEGIN}` before `{END}`", file.display()))?;
-    std::fs::write(file, page).with_context(context)
-}
-
-fn between(page: &str, text: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{text}\n{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::configuration;
@@ -148,14 +127,5 @@ mod tests {
         assert!(counted.contains("\nClock: none.") && counted.contains("most dead |\n"), "{counted}");
         assert!(timed.contains("| ns by CNTVCT_EL0 | cycles by PMCCNTR_EL0 |\n"), "{timed}");
         assert!(timed.ends_with("| 2.50 | 3.50 |\n"), "{timed}");
-    }
-
-    #[test]
-    fn only_what_is_between_the_marks_changes() {
-        let page = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let once = between(&page, "new\n").unwrap();
-        assert_eq!(once, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
-        assert_eq!(between(&once, "new\n").unwrap(), once);
-        assert_eq!(between("no marks", "new"), None);
     }
 }

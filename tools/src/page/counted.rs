@@ -79,6 +79,25 @@ pub(super) fn beside_linux(file: Option<&Value>) -> Section {
     with_bars(section, groups)
 }
 
+/// The kernels of the README's table, the one that makes the least of the difference first.
+const IN_SHORT: [(&str, &str); 3] =
+    [("Lazuli", "Lazuli"), ("Linux tuned", "Linux, tuned"), ("Linux", "Linux, as Debian ships it")];
+
+/// What operations cost on each kernel, and no more. None if something was not measured.
+pub(super) fn both(file: &Value) -> Option<Table> {
+    let row = |row: &Value| {
+        let cost = |(name, _): &(&str, &str)| {
+            let run = row["runs"].as_array()?.iter().find(|run| run["kernel"] == *name)?;
+            Some(table::number(run["cost"].as_f64()?))
+        };
+        let costs = IN_SHORT.iter().map(cost).collect::<Option<Vec<_>>>()?;
+        Some(std::iter::once(row["operation"].as_str()?.to_owned()).chain(costs).collect())
+    };
+    let rows = file["rows"].as_array()?.iter().map(row).collect::<Option<_>>()?;
+    let heads = std::iter::once("operation").chain(IN_SHORT.map(|(_, head)| head));
+    Some(Table { heads: heads.map(str::to_owned).collect(), words: 1, rows })
+}
+
 /// What else is counted: the column, and the plugin's counts that are summed in it.
 const EVENTS: [Column; 8] = [
     ("TTBR0", |name| name == "ttbr0"),
@@ -193,6 +212,19 @@ mod tests {
         assert_eq!(table.rows, [["fork", "100", "90.0", "0.9"]]);
         assert!(section.text.contains("Linux: Linux 6 with `a=b`. QEMU 10, -cpu cortex-a72"), "{}", section.text);
         assert!(beside_linux(None).figure.is_none());
+    }
+
+    #[test]
+    fn the_short_table_is_of_all_kernels_or_none() {
+        let run = |kernel: &str, cost: f64| json!({"kernel": kernel, "cost": cost});
+        let runs = |last: &str| json!([run("Lazuli", 1.0), run("Linux", 466.0), run(last, 299.0)]);
+        let file = |last| json!({"rows": [{"operation": "null", "runs": runs(last)}]});
+        let table = both(&file("Linux tuned")).unwrap();
+        assert_eq!(
+            (table.heads.len(), table.rows),
+            (4, vec![["null", "1.00", "299", "466"].map(str::to_owned).to_vec()])
+        );
+        assert!(both(&file("BSD")).is_none());
     }
 
     #[test]

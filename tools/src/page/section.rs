@@ -66,7 +66,7 @@ impl Table {
         format!("<table>\n<thead>{}</thead>\n<tbody>{body}</tbody>\n</table>", row(&self.heads, "th"))
     }
 
-    fn markdown(&self) -> String {
+    pub(super) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let rule: Vec<_> =
             (0..self.heads.len()).map(|at| if at < self.words { "---" } else { "---:" }.into()).collect();

@@ -36,6 +36,11 @@ pub(super) fn all(folder: &Path) -> Result<Vec<Section>> {
     ])
 }
 
+/// The table of what operations cost on both kernels, if that was measured.
+pub(super) fn of_both_kernels(folder: &Path) -> Result<Option<Table>> {
+    Ok(read(&folder.join("bench-linux.json"))?.and_then(|file| counted::both(&file)))
+}
+
 /// A file of figures, if it was written.
 fn read(path: &Path) -> Result<Option<Value>> {
     if !path.exists() {
