@@ -1,8 +1,12 @@
-//! What belongs to one CPU. TPIDR_EL1 holds the address of this CPU's area.
+//! What belongs to one CPU, and how a CPU finds it.
+//!
+//! TPIDR_EL1 points to an [`Anchor`], with which the running thread begins, and that to the CPU's area. So a thread finds
+//! itself, and counts the guards that keep it on its CPU, in one place that stays its own wherever it is moved.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::arch::asm;
+use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -16,6 +20,8 @@ use crate::{hotplug, ipi, machine, sched, trace};
 
 /// One CPU's area. What a module keeps per CPU stands in a struct of that module.
 ///
+/// First what is written once and read by others, then what only this CPU touches, then the modules' parts, which say
+/// themselves what is whose: a line that one CPU writes and another reads travels each time, with all that is on it.
 /// Aligned to two cache lines, because the Cortex-A72 prefetches pairs.
 #[repr(C, align(128))]
 pub struct PerCpu {
@@ -29,26 +35,72 @@ pub struct PerCpu {
     pub overflow_stack_top: u64,
     /// Its number: the boot CPU is 0, the others follow in the order of the device tree.
     pub id: usize,
-    /// How many guards keep the running thread on this CPU. Only this CPU touches it: relaxed.
-    pub preempt: AtomicU32,
-    /// Another thread should run: looked at on the way out of an interrupt. Only this CPU touches it: relaxed.
-    pub need_resched: AtomicBool,
-    /// How often it took each interrupt.
-    pub interrupts: interrupt::Taken,
-    /// What the module `ipi` keeps.
-    pub ipi: ipi::Local,
     /// What the mm layer keeps. Set once by `machine`, before any other CPU starts.
     pub mm: machine::StatePointer,
+    /// What the module `trace` keeps. Set once, too.
+    pub trace: trace::Local,
+    /// What this CPU alone touches.
+    pub own: Own,
     /// What the module `sched` keeps.
     pub sched: sched::Local,
-    /// What the module `trace` keeps.
-    pub trace: trace::Local,
+    /// What the module `ipi` keeps.
+    pub ipi: ipi::Local,
     /// It was taken down and waits in a loop of ours. Written by this CPU; see `smp`.
     pub(crate) parked: AtomicBool,
     /// How far it has come on its way offline.
     pub(crate) progress: hotplug::Progress,
-    /// Where the stack pointer goes back to if a test caused a fault on purpose. Only this CPU touches it: relaxed.
+}
+
+/// What a CPU keeps for itself. Others look at the numbers of interrupts for people. Relaxed.
+#[repr(C, align(128))]
+pub struct Own {
+    /// How often it took each interrupt.
+    pub interrupts: interrupt::Taken,
+    /// Where the stack pointer goes back to if a test caused a fault on purpose.
     pub(crate) expected_fault: AtomicU64,
+    /// The anchor before the CPU runs a thread.
+    stand_in: Anchor,
+}
+
+/// What TPIDR_EL1 points to: the beginning of the running thread, or a stand-in before a CPU runs one.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Anchor {
+    /// The area of the CPU. Relaxed: written by the CPU that runs the thread from then on.
+    area: AtomicPtr<PerCpu>,
+    /// How many guards keep the thread running on its CPU. Relaxed: the thread's own; an interrupt leaves it as it found
+    /// it.
+    pub preempt: AtomicU32,
+    /// Another thread should run: looked at on the way out of an interrupt. Relaxed: only the thread's CPU touches it.
+    pub need_resched: AtomicBool,
+}
+
+impl Anchor {
+    /// Where vectors.s finds the area.
+    pub(crate) const AREA: usize = offset_of!(Anchor, area);
+
+    /// Of a thread that no CPU runs.
+    pub const fn new() -> Self {
+        Self { area: AtomicPtr::new(ptr::null_mut()), preempt: AtomicU32::new(0), need_resched: AtomicBool::new(false) }
+    }
+
+    /// Makes it the one that this CPU is at from now on.
+    ///
+    /// # Safety
+    ///
+    /// Interrupts are masked, `area` is this CPU's, and the anchor lives until the CPU is at another.
+    #[inline]
+    pub(crate) unsafe fn hold(&self, area: &PerCpu) {
+        self.area.store(ptr::from_ref(area).cast_mut(), Ordering::Relaxed);
+        // SAFETY: TPIDR_EL1 belongs to this module, and the caller promises the rest.
+        unsafe { asm!("msr tpidr_el1, {}", in(reg) self, options(nostack, preserves_flags)) };
+    }
+}
+
+impl Default for Anchor {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl PerCpu {
@@ -59,16 +111,17 @@ impl PerCpu {
             stack_top,
             overflow_stack_top,
             id,
-            preempt: AtomicU32::new(0),
-            need_resched: AtomicBool::new(false),
-            interrupts: interrupt::Taken::new(),
-            ipi: ipi::Local::new(),
             mm: AtomicPtr::new(ptr::null_mut()),
-            sched: sched::Local::new(),
             trace: trace::Local::new(),
+            own: Own {
+                interrupts: interrupt::Taken::new(),
+                expected_fault: AtomicU64::new(0),
+                stand_in: Anchor::new(),
+            },
+            sched: sched::Local::new(),
+            ipi: ipi::Local::new(),
             parked: AtomicBool::new(false),
             progress: hotplug::Progress::new(),
-            expected_fault: AtomicU64::new(0),
         }
     }
 }
@@ -121,10 +174,10 @@ fn permanent_stack() -> u64 {
     KernelStack::new().expect("each CPU of the device tree needs memory for two stacks").leak()
 }
 
-/// Makes `area` the one of this CPU.
+/// Makes `area` the one of this CPU, which runs no thread yet.
 fn install(area: &'static PerCpu) {
-    // SAFETY: TPIDR_EL1 belongs to this module; the area lives for ever.
-    unsafe { asm!("msr tpidr_el1, {}", in(reg) area, options(nostack, preserves_flags)) };
+    // SAFETY: a CPU starts with interrupts masked, and its area lives for ever.
+    unsafe { area.own.stand_in.hold(area) };
 }
 
 /// Makes the area that boot.s found the one of this CPU, which is starting.
@@ -136,14 +189,32 @@ pub(crate) unsafe fn init_secondary_cpu(area: &'static PerCpu) {
     install(area);
 }
 
+/// Where this CPU is at: the beginning of the running thread, if [`runs_a_thread`].
+#[inline]
+pub(crate) fn anchor_address() -> *const Anchor {
+    let anchor;
+    // SAFETY: reads a register. Not `pure`: it changes with the thread, which the compiler does not see.
+    unsafe { asm!("mrs {}, tpidr_el1", out(reg) anchor, options(nomem, nostack, preserves_flags)) };
+    anchor
+}
+
+/// The running thread's anchor, wherever it runs.
+#[inline]
+pub fn anchor() -> &'static Anchor {
+    // SAFETY: each CPU's register is set before it runs code that asks, and what it points to lives while it does.
+    unsafe { &*anchor_address() }
+}
+
+/// Whether this CPU has begun to run threads.
+pub(crate) fn runs_a_thread() -> bool {
+    !ptr::eq(anchor(), &this().own.stand_in)
+}
+
 /// This CPU's area. With interrupts on and preemption possible it may be another CPU's the next moment.
 #[inline]
 pub fn this() -> &'static PerCpu {
-    let area: *const PerCpu;
-    // SAFETY: reads a register. Not `pure`: a thread may have moved since the last time.
-    unsafe { asm!("mrs {}, tpidr_el1", out(reg) area, options(nomem, nostack, preserves_flags)) };
-    // SAFETY: each CPU's register is set before it runs code that asks, to an area that lives for ever.
-    unsafe { &*area }
+    // SAFETY: the anchor of whoever runs names its CPU's area, which lives for ever.
+    unsafe { &*anchor().area.load(Ordering::Relaxed) }
 }
 
 /// The area of a CPU by its number.

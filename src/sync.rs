@@ -19,7 +19,7 @@
 
 use core::arch::asm;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
 use spin::RelaxStrategy;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -133,14 +133,8 @@ pub(crate) fn begin_contention() {
 /// True if this code may wait for another CPU: interrupts are on (so it is no interrupt handler and holds no
 /// [`IrqLock`]) and it may be preempted (so it holds no [`SpinLock`]).
 pub fn may_wait() -> bool {
-    if irqs_masked() {
-        return false;
-    }
-    // Masked, because a thread that is moved between learning its CPU and reading the count would read the count of a
-    // CPU it has left, whose next thread may hold a guard.
-    let _masked = IrqGuard::new();
-    // Relaxed: this CPU's own count.
-    percpu::this().preempt.load(Ordering::Relaxed) == 0
+    // Relaxed: the thread's own count.
+    !irqs_masked() && percpu::anchor().preempt.load(Ordering::Relaxed) == 0
 }
 
 /// True if this code may take a [`SpinLock`]: interrupts are on, or nothing can contend yet.
@@ -152,7 +146,7 @@ fn may_lock() -> bool {
 #[derive(Debug)]
 #[must_use = "preemption comes back when the guard is dropped"]
 pub struct PreemptGuard {
-    /// The count belongs to the CPU: the guard must not move to a thread that runs elsewhere.
+    /// The count belongs to the thread: the guard must not move to another.
     _not_send: core::marker::PhantomData<*const ()>,
 }
 
@@ -160,11 +154,10 @@ impl PreemptGuard {
     /// Turns preemption off.
     #[inline]
     pub fn new() -> Self {
-        // Masked, because a thread that is moved between learning its CPU and raising the count would raise the
-        // count of a CPU it has left.
-        let _masked = IrqGuard::new();
-        let preempt = &percpu::this().preempt;
+        // An interrupt between load and store leaves the count as it found it, and so does a switch.
+        let preempt = &percpu::anchor().preempt;
         preempt.store(preempt.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         Self { _not_send: core::marker::PhantomData }
     }
 }
@@ -178,13 +171,15 @@ impl Default for PreemptGuard {
 impl Drop for PreemptGuard {
     #[inline]
     fn drop(&mut self) {
-        // An interrupt between load and store leaves the count as it found it.
-        let this = percpu::this();
-        let held = this.preempt.load(Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let anchor = percpu::anchor();
+        let held = anchor.preempt.load(Ordering::Relaxed);
         debug_assert!(held > 0, "preemption was turned on more often than off");
-        this.preempt.store(held - 1, Ordering::Relaxed);
-        // If the thread was moved since the store, it was preempted, and nothing is due.
-        if held == 1 && this.need_resched.load(Ordering::Relaxed) {
+        // As in `new`.
+        anchor.preempt.store(held - 1, Ordering::Relaxed);
+        // Who asks after the store finds the count 0 and does not leave it to us; who asked before is seen.
+        compiler_fence(Ordering::SeqCst);
+        if held == 1 && anchor.need_resched.load(Ordering::Relaxed) {
             sched::make_up_for_preemption();
         }
     }
@@ -273,6 +268,17 @@ impl<T> SpinLock<T> {
         debug_assert!(may_lock(), "a SpinLock is never taken with interrupts masked");
         let pinned = PreemptGuard::new();
         SpinLockGuard { inner: self.0.lock(), _pinned: pinned }
+    }
+
+    /// What the lock protects, without the lock.
+    ///
+    /// # Safety
+    ///
+    /// Nobody locks it while the reference lives.
+    #[inline]
+    pub unsafe fn peek(&self) -> &T {
+        // SAFETY: the caller keeps others from changing it.
+        unsafe { &*self.0.as_mut_ptr() }
     }
 
     /// Takes the lock if nobody has it.

@@ -121,7 +121,7 @@ static CAUGHT: IrqLock<Option<Fault>> = IrqLock::new(None);
 pub fn must_fault(kind: Kind, fault: extern "C" fn()) -> Result<(), String> {
     *CAUGHT.lock() = None;
     // SAFETY: the word is this CPU's; `call_and_catch` leaves it 0.
-    unsafe { call_and_catch(fault, percpu::this().expected_fault.as_ptr()) };
+    unsafe { call_and_catch(fault, percpu::this().own.expected_fault.as_ptr()) };
     match *CAUGHT.lock() {
         Some(caught) if caught.kind() == kind => Ok(()),
         Some(caught) => Err(alloc::format!("expected: {kind}; got: {caught}")),
@@ -131,7 +131,7 @@ pub fn must_fault(kind: Kind, fault: extern "C" fn()) -> Result<(), String> {
 
 /// Makes `frame` return to [`must_fault`] if that is running on this CPU.
 pub(crate) fn is_expected(frame: &mut TrapFrame, fault: &Fault) -> bool {
-    let expected = &percpu::this().expected_fault;
+    let expected = &percpu::this().own.expected_fault;
     // Relaxed: this CPU's own.
     let sp = expected.load(Ordering::Relaxed);
     if sp == 0 {

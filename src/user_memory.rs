@@ -182,8 +182,34 @@ impl<'a> UserBuffer<'a> {
         core::mem::take(&mut self.remaining)
     }
 
+    /// Moves up to `limit` bytes by `copy`, which gets an address and which of the bytes, and says how that went.
     #[inline]
     fn advance(
+        &mut self,
+        limit: usize,
+        mut copy: impl FnMut(u64, core::ops::Range<usize>) -> bool,
+    ) -> Result<usize, Errno> {
+        let [run, rest @ ..] = self.runs else { return Ok(0) };
+        let left = run.length - self.done;
+        if limit > left {
+            return self.advance_in_pieces(limit, copy);
+        }
+        // As most do: all of it is in one run.
+        if limit > 0 && !copy(run.address.wrapping_add(self.done as u64), 0..limit) {
+            return Err(Errno::EFAULT);
+        }
+        self.remaining -= limit;
+        if limit == left {
+            self.runs = rest;
+            self.done = 0;
+        } else {
+            self.done += limit;
+        }
+        Ok(limit)
+    }
+
+    #[inline(never)]
+    fn advance_in_pieces(
         &mut self,
         limit: usize,
         mut copy: impl FnMut(u64, core::ops::Range<usize>) -> bool,

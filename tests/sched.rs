@@ -86,7 +86,7 @@ fn a_guard_keeps_the_cpu() -> Outcome {
     let guard = PreemptGuard::new();
     other.start();
     // The slice ends, and the tick says so.
-    let due = spin_until(|| percpu::this().need_resched.load(Ordering::Relaxed));
+    let due = spin_until(|| percpu::anchor().need_resched.load(Ordering::Relaxed));
     let too_early = ran.load(Ordering::Relaxed);
     drop(guard);
     // Giving up the guard made up for it.

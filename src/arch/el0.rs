@@ -13,7 +13,7 @@ use crate::drivers::gic;
 use crate::machine::Kernel;
 use crate::sched::thread::flags;
 use crate::sync::{mask_irqs, unmask_irqs};
-use crate::{panic, percpu, process, sched, syscall};
+use crate::{panic, process, sched, syscall};
 
 /// A system call or a fault. Interrupts come on as soon as the syndrome is read; only a fault is worth decoding.
 pub(super) extern "C" fn sync(frame: &mut TrapFrame) {
@@ -61,18 +61,16 @@ fn before_return(frame: &mut TrapFrame) {
 /// Whether something waits: another thread that should run, or a signal. Interrupts are masked.
 #[inline(always)]
 fn is_detained() -> bool {
-    let this = percpu::this();
-    // Relaxed: the first is this CPU's own; who raises the second from another CPU also interrupts this one.
-    this.need_resched.load(Ordering::Relaxed)
-        || sched::current_on(this).flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING != 0
+    let thread = sched::current();
+    // Relaxed: who raises a flag from another CPU also interrupts this one.
+    thread.should_give_way() || thread.flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING != 0
 }
 
 #[cold]
 fn settle(frame: &mut TrapFrame) {
     while is_detained() {
         sched::preempt();
-        // Perhaps on another CPU now.
-        if sched::current_on(percpu::this()).flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING != 0 {
+        if sched::current().flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING != 0 {
             unmask_irqs();
             process::before_return(frame);
             mask_irqs();

@@ -9,7 +9,7 @@ use aarch64_cpu::registers::{ESR_EL1, FAR_EL1, Readable};
 use super::fault_decode::Fault;
 use super::{el0, user_copy};
 use crate::drivers::gic;
-use crate::percpu::PerCpu;
+use crate::percpu::{Anchor, PerCpu};
 use crate::{panic, sched, testing};
 
 /// The registers of interrupted code, on the kernel stack.
@@ -38,6 +38,7 @@ global_asm!(
     include_str!("vectors.s"),
     frame = const FRAME,
     el1_frame = const EL1_FRAME,
+    anchor_area = const Anchor::AREA,
     overflow_stack = const offset_of!(PerCpu, overflow_stack_top),
     el1_sync = sym el1_sync,
     el1_irq = sym el1_irq,

@@ -127,6 +127,7 @@ stack_overflow:
     sub     x0, sp, x0
     msr     tpidrro_el0, x0
     mrs     x0, tpidr_el1
+    ldr     x0, [x0, #{anchor_area}]
     ldr     x0, [x0, #{overflow_stack}]
     sub     x0, x0, #{el1_frame}
     mov     sp, x0

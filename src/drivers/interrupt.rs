@@ -70,7 +70,7 @@ pub fn names() -> impl Iterator<Item = (u32, &'static str)> {
 /// How often a CPU took an interrupt.
 pub fn taken(cpu: usize, intid: u32) -> u64 {
     let line = LINES.get(intid as usize).and_then(Once::get);
-    line.map_or(0, |line| percpu::of(cpu).interrupts.0[line.index].load(Ordering::Relaxed))
+    line.map_or(0, |line| percpu::of(cpu).own.interrupts.0[line.index].load(Ordering::Relaxed))
 }
 
 /// Calls the handler of an interrupt that was acknowledged.
@@ -80,7 +80,7 @@ pub fn taken(cpu: usize, intid: u32) -> u64 {
 pub(super) fn dispatch(intid: u32) {
     match LINES.get(intid as usize).and_then(Once::get) {
         Some(line) => {
-            let count = &percpu::this().interrupts.0[line.index];
+            let count = &percpu::this().own.interrupts.0[line.index];
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             (line.handler)(intid);
         }

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::{general as linux, ioctl};
@@ -26,39 +27,41 @@ const ATOMIC: usize = linux::PIPE_BUF as usize;
 struct Ring {
     /// As many as a power of two, or none.
     bytes: Box<[u8]>,
-    start: usize,
-    length: usize,
+    /// Where the first byte is. Half a word is enough for a place in [`CAPACITY`], and keeps [`Pipe`] in its line.
+    start: u32,
+    length: u32,
 }
 
 impl Ring {
     /// Takes bytes in until `from` or the room (of at most [`CAPACITY`]) is used up. A fault after the first byte ends
     /// it early.
     fn fill(&mut self, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
-        let wanted = from.remaining().min(CAPACITY - self.length);
-        if self.length + wanted > self.bytes.len() {
-            self.make_room(self.length + wanted)?;
+        let wanted = from.remaining().min(CAPACITY - self.length());
+        if self.length() + wanted > self.bytes.len() {
+            self.make_room(self.length() + wanted)?;
         }
-        let at = self.wrap(self.start + self.length);
+        let at = self.wrap(self.start() + self.length());
         let first = wanted.min(self.bytes.len() - at);
         let mut count = from.take(&mut self.bytes[at..at + first])?;
         if count == first && first < wanted {
             count += self.fill_start(from, wanted - first);
         }
-        self.length += count;
+        self.length += count as u32;
         Ok(count)
     }
 
     /// Gives bytes out until `to` or what there is is used up. A fault after the first byte ends it early.
     fn drain(&mut self, to: &mut UserBuffer<'_>) -> Result<usize, Errno> {
-        let wanted = to.remaining().min(self.length);
-        let first = wanted.min(self.bytes.len() - self.start);
-        let mut count = to.put(&self.bytes[self.start..self.start + first])?;
+        let start = self.start();
+        let wanted = to.remaining().min(self.length());
+        let first = wanted.min(self.bytes.len() - start);
+        let mut count = to.put(&self.bytes[start..start + first])?;
         if count == first && first < wanted {
             count += self.drain_start(to, wanted - first);
         }
-        self.length -= count;
+        self.length -= count as u32;
         if count > 0 {
-            self.start = self.wrap(self.start + count);
+            self.start = self.wrap(start + count) as u32;
         }
         Ok(count)
     }
@@ -75,6 +78,14 @@ impl Ring {
         to.put(&self.bytes[..length]).unwrap_or(0)
     }
 
+    fn start(&self) -> usize {
+        self.start as usize
+    }
+
+    fn length(&self) -> usize {
+        self.length as usize
+    }
+
     fn wrap(&self, index: usize) -> usize {
         index & (self.bytes.len() - 1)
     }
@@ -85,8 +96,8 @@ impl Ring {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(room).map_err(|_| Errno::ENOMEM)?;
         bytes.resize(room, 0);
-        for (index, byte) in bytes.iter_mut().enumerate().take(self.length) {
-            *byte = self.bytes[self.wrap(self.start + index)];
+        for (index, byte) in bytes.iter_mut().enumerate().take(self.length()) {
+            *byte = self.bytes[self.wrap(self.start() + index)];
         }
         self.bytes = bytes.into_boxed_slice();
         self.start = 0;
@@ -102,7 +113,7 @@ struct State {
 
 impl State {
     fn free(&self) -> usize {
-        CAPACITY - self.ring.length
+        CAPACITY - self.ring.length()
     }
 
     fn read_would_not_wait(&self) -> bool {
@@ -116,16 +127,20 @@ impl State {
     }
 }
 
+/// What a write and the read that it wakes touch on two CPUs is one line of memory; writers wait where that has ended.
+#[repr(C, align(64))]
 struct Pipe {
     state: SpinLock<State>,
+    /// Who waits for bytes, or for the last writer to leave.
+    readers: WaitQueue,
     /// Whether a read would not wait. Written (Release) under the lock before the readers are woken; pairs with the
     /// Acquire of a reader, who is in the queue when it looks for the last time: it sees the news, or the waker sees it.
     readable: AtomicBool,
-    /// Who waits for bytes, or for the last writer to leave.
-    readers: WaitQueue,
     /// Who waits for room, or for the last reader to leave.
     writers: WaitQueue,
 }
+
+const _: () = assert!(offset_of!(Pipe, readable) < 64);
 
 impl Pipe {
     /// Tells who waits that something changed, when the state is unlocked again.
@@ -160,8 +175,8 @@ pub fn pipe(flags: u32) -> Result<(Arc<OpenFile>, Arc<OpenFile>), Errno> {
     let ring = Ring { bytes: Box::new([]), start: 0, length: 0 };
     let pipe = Arc::new(Pipe {
         state: SpinLock::new(State { ring, has_reader: true, has_writer: true }),
-        readable: AtomicBool::new(false),
         readers: WaitQueue::new(),
+        readable: AtomicBool::new(false),
         writers: WaitQueue::new(),
     });
     let reader = OpenFile::new(Box::new(Reader(pipe.clone())), linux::O_RDONLY | flags);
@@ -225,7 +240,7 @@ impl File for Reader {
         if request != ioctl::FIONREAD {
             return Err(Errno::ENOTTY);
         }
-        let length = self.0.state.lock().ring.length as u32;
+        let length = self.0.state.lock().ring.length;
         user_memory::write(argument, &length)?;
         Ok(0)
     }

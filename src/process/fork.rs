@@ -70,7 +70,10 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<u32, Errno> {
         false => memory::fork()?,
     };
     let process = match request.has(linux::CLONE_THREAD) {
-        true => parent.process.clone(),
+        true => {
+            parent.process.files.share();
+            parent.process.clone()
+        }
         false => new_process(&parent.process, tid, request)?,
     };
     let child = new_thread(parent, &process, tid, request);
@@ -105,7 +108,7 @@ fn new_process(parent: &Process, pid: u32, request: &Request) -> Result<Arc<Proc
 const _: () = {
     assert!(size_of::<Process>() + 16 <= heap::SMALL);
     assert!(size_of::<UserThread>() + 16 <= heap::SMALL);
-    assert!(size_of::<sched::Thread>() + 16 <= heap::SMALL);
+    assert!(size_of::<sched::Thread>() + 64 <= heap::SMALL);
 };
 
 fn new_thread(parent: &UserThread, process: &Arc<Process>, tid: u32, request: &Request) -> Arc<UserThread> {

@@ -234,9 +234,10 @@ pub fn current() -> &'static UserThread {
 /// The running thread's part, if it runs a program.
 #[inline]
 pub fn try_current() -> Option<&'static UserThread> {
-    let extension = sched::current().extension()?;
-    debug_assert!(extension.is::<UserThread>());
-    // SAFETY: only this layer gives threads an extension, in `start`, and it is always this. `downcast_ref` would ask
-    // for the type again, at every system call.
-    Some(unsafe { &*Arc::as_ptr(extension).cast() })
+    let thread = sched::current();
+    let extension = thread.extension();
+    debug_assert!(extension.is_null() || thread.is_extended_by::<UserThread>());
+    // SAFETY: null, or the address of what lives as long as the running thread. Only this layer gives threads an
+    // extension, in `start`, and it is always this: to ask for the type again would cost every system call.
+    unsafe { extension.cast::<UserThread>().as_ref() }
 }

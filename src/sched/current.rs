@@ -1,14 +1,12 @@
 //! The running thread, and what only it may do with itself.
 
 use alloc::sync::Arc;
-use core::arch::asm;
-use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 
 use mm::{Machine, Mm, MmUser};
 
+use super::Thread;
 use super::thread::flags;
-use super::{Local, Thread};
 use crate::arch::fpsimd;
 use crate::machine::Kernel;
 use crate::percpu::{self, PerCpu};
@@ -19,33 +17,10 @@ use crate::sync::{self, IrqGuard};
 /// The borrow is good for as long as the caller runs; whoever needs more takes [`current_arc`].
 #[inline]
 pub fn current() -> &'static Thread {
-    let thread: *const Thread;
-    // SAFETY: reads this CPU's area. Interrupts are masked meanwhile, or the thread could move between learning its
-    // CPU and asking that for its thread, and take another thread for itself.
-    unsafe {
-        asm!(
-            "mrs {daif}, daif",
-            "msr daifset, #2",
-            "mrs {thread}, tpidr_el1",
-            "ldr {thread}, [{thread}, #{current}]",
-            "msr daif, {daif}",
-            daif = out(reg) _,
-            thread = out(reg) thread,
-            current = const offset_of!(PerCpu, sched) + offset_of!(Local, current),
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-    debug_assert!(!thread.is_null(), "this CPU has not joined the scheduler");
-    // SAFETY: the running thread is alive (see `thread`).
-    unsafe { &*thread }
-}
-
-/// The running thread of this CPU, for whoever has masked interrupts and knows the CPU's area already.
-#[inline]
-pub fn current_on(this: &PerCpu) -> &'static Thread {
-    debug_assert!(sync::irqs_masked());
-    // SAFETY: the running thread is alive, and it stays the running one while interrupts are masked.
-    unsafe { &*this.sched.current.load(Ordering::Relaxed) }
+    debug_assert!(percpu::runs_a_thread(), "this CPU has not joined the scheduler");
+    // SAFETY: on a CPU that runs threads it is the beginning of the running one (`Thread::run_here`), which is alive (see
+    // `thread`).
+    unsafe { &*percpu::anchor_address().cast() }
 }
 
 /// The number and the name of the thread that runs on this CPU, which the caller cannot leave now; a kernel thread has no
@@ -53,7 +28,7 @@ pub fn current_on(this: &PerCpu) -> &'static Thread {
 #[inline]
 pub fn who_runs_on(this: &PerCpu) -> (u32, &'static str) {
     // SAFETY: null, or the running thread, which is alive and runs on.
-    let current = unsafe { this.sched.current.load(Ordering::Relaxed).as_ref() };
+    let current = unsafe { this.sched.shared.current.load(Ordering::Relaxed).as_ref() };
     current.map_or((0, ""), |thread| (thread.tid(), thread.name()))
 }
 

@@ -31,8 +31,8 @@ use mm::{CpuId, System};
 
 pub use self::affinity::set_affinity;
 pub use self::current::{
-    current, current_arc, current_mm, current_on, fp_registers, is_interrupted, on_fp_trap, replace_mm,
-    set_fp_registers, share_mm, who_runs_on,
+    current, current_arc, current_mm, fp_registers, is_interrupted, on_fp_trap, replace_mm, set_fp_registers, share_mm,
+    who_runs_on,
 };
 pub use self::runqueue::Local;
 pub use self::thread::{Builder, Thread};
@@ -75,12 +75,13 @@ pub fn join_cpu() {
     fpsimd::init_cpu(&this.sched.fp);
     this.sched.forget_alarm();
     // A CPU that was here before idles as the thread that it was.
-    if this.sched.idle.load(Ordering::Relaxed).is_null() {
+    if this.sched.shared.idle.load(Ordering::Relaxed).is_null() {
         let idle = Box::leak(Box::new(Builder::new("idle").adopt(this.id)));
         // Relaxed: of interest to this CPU, and a hint to others.
-        this.sched.current.store(idle, Ordering::Relaxed);
-        this.sched.idle.store(idle, Ordering::Relaxed);
+        this.sched.shared.idle.store(idle, Ordering::Relaxed);
     }
+    // SAFETY: interrupts are masked, and the thread that is adopted for this CPU is what has been running on it.
+    unsafe { (*this.sched.shared.idle.load(Ordering::Relaxed)).run_here(this) };
 }
 
 /// Lets threads be sent to this CPU, which has joined and is online.
@@ -126,8 +127,8 @@ pub fn exit() -> ! {
 /// On the way out of an interrupt, interrupts masked: switches if another thread should run and may.
 #[inline]
 pub fn preempt() {
-    let this = percpu::this();
-    if this.need_resched.load(Ordering::Relaxed) && this.preempt.load(Ordering::Relaxed) == 0 {
+    let anchor = percpu::anchor();
+    if anchor.need_resched.load(Ordering::Relaxed) && anchor.preempt.load(Ordering::Relaxed) == 0 {
         schedule(Leave::Queue);
     }
 }
@@ -172,7 +173,7 @@ fn reschedule_if_forbidden() {
 /// The name of the thread that runs on a CPU: this one, or one that has stopped.
 pub(crate) fn name_on(cpu: usize) -> &'static str {
     // SAFETY: null, or the current thread of a CPU that runs no other from now on.
-    let current = unsafe { percpu::of(cpu).sched.current.load(Ordering::Relaxed).as_ref() };
+    let current = unsafe { percpu::of(cpu).sched.shared.current.load(Ordering::Relaxed).as_ref() };
     current.map_or("nothing", |thread| thread.name())
 }
 
@@ -187,13 +188,12 @@ enum Leave {
 
 /// Runs the next thread on this CPU. Returns when the thread that called it runs again, perhaps on another CPU.
 fn schedule(leave: Leave) {
+    let previous = current();
+    debug_assert!(sync::irqs_masked() && previous.anchor.preempt.load(Ordering::Relaxed) == 0);
+    previous.anchor.need_resched.store(false, Ordering::Relaxed);
     let this = percpu::this();
-    debug_assert!(sync::irqs_masked() && this.preempt.load(Ordering::Relaxed) == 0);
-    this.need_resched.store(false, Ordering::Relaxed);
     let local = &this.sched;
-    // SAFETY: this CPU's, interrupts masked; the running thread is alive.
-    let previous = unsafe { &*local.current.load(Ordering::Relaxed) };
-    if leave == Leave::Queue && !local.is_idling() {
+    if leave == Leave::Queue && !local.is_idle_thread(previous) {
         local.push(previous);
     }
     let next = local.pick(this.id, previous);
@@ -208,7 +208,8 @@ fn switch(this: &PerCpu, previous: &Thread, next: &Thread) {
     debug_assert!(!next.on_cpu.load(Ordering::Relaxed), "{next:?} would run on two CPUs");
     // Relaxed: a waker needs it after `next` has blocked, which publishes it.
     next.on_cpu.store(true, Ordering::Relaxed);
-    local.current.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
+    // SAFETY: interrupts are masked, and what is left to do before the stacks change does not ask who runs.
+    unsafe { next.run_here(this) };
     local.start_slice();
     switch_user_registers(this, previous, next);
     // SAFETY: interrupts are masked, and this CPU switches between the two.

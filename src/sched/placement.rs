@@ -54,7 +54,7 @@ fn enqueue(thread: &Thread, cpu: usize) {
     this.sched.push(thread);
     let idling = this.sched.is_idling();
     if idling || this.sched.slice_is_over() {
-        this.need_resched.store(true, Ordering::Relaxed);
+        percpu::anchor().need_resched.store(true, Ordering::Relaxed);
     }
     if !idling {
         this.sched.request_tick();

@@ -12,7 +12,7 @@ use super::placement::{idle_cpu_near, place};
 use super::thread::Thread;
 use super::timers::Timers;
 use crate::arch::{fpsimd, timer};
-use crate::percpu::PerCpu;
+use crate::percpu::{self, PerCpu};
 use crate::sync;
 
 /// How long a thread runs while others wait: a compromise, as everywhere, between delay and disturbance.
@@ -28,14 +28,10 @@ pub(super) fn init() {
 /// The scheduler's part of a CPU.
 #[derive(Debug)]
 pub struct Local {
-    /// The running thread. Relaxed: written by this CPU; others only compare it with `idle`, as a hint.
-    pub(super) current: AtomicPtr<Thread>,
-    /// What runs when nothing else does. Relaxed: written once, before the CPU goes online.
-    pub(super) idle: AtomicPtr<Thread>,
-    /// Threads may be sent here. Relaxed: who closes the CPU waits for those that have read it before (`hotplug`).
-    open: AtomicBool,
+    /// What others look at before they send a thread here, and where they send it: together, in lines that are theirs as
+    /// much as this CPU's. The rest is this CPU's alone.
+    pub(super) shared: Shared,
     queue: Queue,
-    inbox: Inbox,
     /// What is left to do after the switch: an [`Aftercare`], and [`LEFT_AN_MM`]. Relaxed: this CPU only.
     pub(super) aftercare: AtomicU8,
     /// When the running thread's slice ends, in ticks. Relaxed: this CPU only.
@@ -46,10 +42,18 @@ pub struct Local {
     pub(crate) fp: fpsimd::Local,
 }
 
-/// Threads that other CPUs sent, newest first. In a line of its own: the rest of `Local` is this CPU's alone.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Inbox(AtomicPtr<Thread>);
+pub(super) struct Shared {
+    /// Threads that other CPUs sent, newest first.
+    inbox: AtomicPtr<Thread>,
+    /// The running thread. Relaxed: written by this CPU; others only compare it with `idle`, as a hint.
+    pub(super) current: AtomicPtr<Thread>,
+    /// What runs when nothing else does. Relaxed: written once, before the CPU goes online.
+    pub(super) idle: AtomicPtr<Thread>,
+    /// Threads may be sent here. Relaxed: who closes the CPU waits for those that have read it before (`hotplug`).
+    open: AtomicBool,
+}
 
 /// What the switch leaves to be done for the previous thread once its stack is free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,11 +117,13 @@ impl Local {
     /// A CPU that has not joined the scheduler.
     pub const fn new() -> Self {
         Self {
-            current: AtomicPtr::new(ptr::null_mut()),
-            idle: AtomicPtr::new(ptr::null_mut()),
-            open: AtomicBool::new(false),
+            shared: Shared {
+                inbox: AtomicPtr::new(ptr::null_mut()),
+                current: AtomicPtr::new(ptr::null_mut()),
+                idle: AtomicPtr::new(ptr::null_mut()),
+                open: AtomicBool::new(false),
+            },
             queue: Queue::new(),
-            inbox: Inbox(AtomicPtr::new(ptr::null_mut())),
             aftercare: AtomicU8::new(Aftercare::Nothing as u8),
             slice_end: AtomicU64::new(0),
             alarm: AtomicU64::new(timer::NEVER),
@@ -128,33 +134,38 @@ impl Local {
 
     #[inline]
     pub(super) fn is_idling(&self) -> bool {
-        ptr::eq(self.current.load(Ordering::Relaxed), self.idle.load(Ordering::Relaxed))
+        self.is_idle_thread(self.shared.current.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn is_idle_thread(&self, thread: *const Thread) -> bool {
+        ptr::eq(thread, self.shared.idle.load(Ordering::Relaxed))
     }
 
     /// Whether a thread waits to run here. On this CPU, interrupts masked.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
         // Relaxed: if it misses a push, the pusher's IPI is on its way.
-        !self.queue.is_empty() || !self.inbox.0.load(Ordering::Relaxed).is_null()
+        !self.queue.is_empty() || !self.shared.inbox.load(Ordering::Relaxed).is_null()
     }
 
     /// Whether threads may be sent here.
     #[inline]
     pub(super) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+        self.shared.open.load(Ordering::Relaxed)
     }
 
     /// Lets threads be sent here, or not. Those that are here already leave at the CPU's next look.
     pub(super) fn set_open(&self, open: bool) {
         // Release: pairs with the fence in `hotplug::leave`.
-        self.open.store(open, Ordering::Release);
+        self.shared.open.store(open, Ordering::Release);
     }
 
     /// Whether this CPU, which is open, has nothing to do and nothing coming. A hint when another CPU asks: it may
     /// change at any moment.
     pub(super) fn is_idle(&self) -> bool {
         // Relaxed: a hint.
-        self.is_idling() && self.inbox.0.load(Ordering::Relaxed).is_null()
+        self.is_idling() && self.shared.inbox.load(Ordering::Relaxed).is_null()
     }
 
     /// Whether a thread may run on this CPU, whose number is `cpu`.
@@ -177,12 +188,12 @@ impl Local {
 
     /// Sends a thread to this CPU from another one. True if nobody else has before: then it needs an IPI.
     pub(super) fn post(&self, thread: &Thread) -> bool {
-        let mut first = self.inbox.0.load(Ordering::Relaxed);
+        let mut first = self.shared.inbox.load(Ordering::Relaxed);
         loop {
             thread.next.store(first, Ordering::Relaxed);
             let new = ptr::from_ref(thread).cast_mut();
             // Release: pairs with the Acquire in `open_inbox`; the thread is visible with the head.
-            match self.inbox.0.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed) {
+            match self.shared.inbox.compare_exchange_weak(first, new, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return first.is_null(),
                 Err(now) => first = now,
             }
@@ -192,14 +203,14 @@ impl Local {
     /// Moves the inbox to the end of the queue, oldest first.
     #[inline]
     pub(super) fn open_inbox(&self) {
-        if !self.inbox.0.load(Ordering::Relaxed).is_null() {
+        if !self.shared.inbox.load(Ordering::Relaxed).is_null() {
             self.take_inbox();
         }
     }
 
     fn take_inbox(&self) {
         // Acquire: pairs with the Release in `post`. Taken whole, so that no head can come back (ABA).
-        let mut newest = self.inbox.0.swap(ptr::null_mut(), Ordering::Acquire).cast_const();
+        let mut newest = self.shared.inbox.swap(ptr::null_mut(), Ordering::Acquire).cast_const();
         let mut oldest: *const Thread = ptr::null();
         // SAFETY: null, or a thread in an inbox, and those are alive (see `thread`).
         while let Some(thread) = unsafe { newest.as_ref() } {
@@ -229,7 +240,7 @@ impl Local {
             }
         }
         // SAFETY: `idle` is set before the CPU first schedules, to a thread that lives for ever.
-        unsafe { &*self.idle.load(Ordering::Relaxed) }
+        unsafe { &*self.shared.idle.load(Ordering::Relaxed) }
     }
 
     /// Starts the slice of a thread that runs from now on.
@@ -274,14 +285,14 @@ impl Local {
         let waiting = !self.queue.is_empty();
         if self.is_idling() {
             if waiting {
-                this.need_resched.store(true, Ordering::Relaxed);
+                percpu::anchor().need_resched.store(true, Ordering::Relaxed);
             }
             return;
         }
-        let forbidden = !self.admits(this.id, super::current_on(this));
+        let forbidden = !self.admits(this.id, super::current());
         let slice_over = self.slice_is_over();
         if forbidden || waiting && slice_over {
-            this.need_resched.store(true, Ordering::Relaxed);
+            percpu::anchor().need_resched.store(true, Ordering::Relaxed);
         } else if waiting {
             self.request_tick();
         }

@@ -9,19 +9,20 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use mm::{CpuSet, MmUser};
 
 use super::affinity::Affinity;
-use super::wait_queue::WaitQueue;
+use super::wait_queue::{WaitQueue, Waiting};
 use super::{placement, reaper, start_thread};
 use crate::arch::context::Context;
 use crate::arch::fpsimd;
 use crate::arch::stack::KernelStack;
 use crate::machine::Kernel;
-use crate::percpu;
+use crate::percpu::{self, Anchor, PerCpu};
 
 /// Whether a thread may run. Whoever changes it from blocked to runnable, by compare-exchange, owns the thread's
 /// place: the thread itself just goes on, anyone else puts it into a run queue.
@@ -47,42 +48,61 @@ pub mod flags {
 }
 
 /// One thread of control in the kernel; for a user thread, also what its user part needs to go on.
+///
+/// First what belongs to it and its CPU alone, beginning with the anchor by which it is found. Then, in one line of
+/// memory, what its wakers touch, too: a wake-up from another CPU moves that line there and back, and no other of the
+/// thread's. What comes behind it is seldom written.
+#[repr(C, align(64))]
 pub struct Thread {
+    pub(super) anchor: Anchor,
     pub(super) context: Context,
-    pub(super) state: AtomicU32,
-    /// A CPU runs it or is still saving its registers. Set by the CPU that picks it; cleared (Release) by that CPU
-    /// once it has left the thread's stack. A waker that reads `false` (Acquire) may send it to any CPU.
-    pub(super) on_cpu: AtomicBool,
-    /// The CPU it runs on, waits for, or ran on last. Relaxed: changed by who owns its place (see [`State`]).
-    pub(super) cpu: AtomicUsize,
-    /// The next thread in the queue that this one is in. Relaxed: it belongs to the queue.
-    pub(super) next: AtomicPtr<Thread>,
     /// `TPIDR_EL0` while it does not run. Relaxed: touched by the CPU that runs or switches it.
     pub(super) tls: AtomicU64,
-    pub(super) fp: fpsimd::State,
-    pub(super) affinity: Affinity,
-    /// See [`flags`]. Setters use Release and then wake the thread; `fence`s there and in `wait` do the ordering.
-    pub flags: AtomicU32,
-    /// [`Thread::unpark`] came before the thread parked. Swapped with AcqRel on both sides.
-    pub(super) unparked: AtomicBool,
     /// The address space of a user thread: one of its users. Touched only by the thread itself and by the switch on
     /// its CPU, with interrupts masked.
     mm: UnsafeCell<Option<MmUser<Kernel>>>,
+    extension: Option<Arc<dyn Any + Send + Sync>>,
+    /// Where that lies; null without one. Its place in an `Arc<dyn …>` depends on its alignment, which every system call
+    /// would have to ask for.
+    extension_data: *const (),
+
+    pub(super) state: AtomicU32,
+    /// See [`flags`]. Setters use Release and then wake the thread; `fence`s there and in `wait` do the ordering.
+    pub flags: AtomicU32,
+    /// The next thread in the queue that this one is in. Relaxed: it belongs to the queue.
+    pub(super) next: AtomicPtr<Thread>,
+    /// The CPU it runs on, waits for, or ran on last. Relaxed: changed by who owns its place (see [`State`]).
+    pub(super) cpu: AtomicUsize,
+    pub(super) waiting: Waiting,
+    /// A CPU runs it or is still saving its registers. Set by the CPU that picks it; cleared (Release) by that CPU
+    /// once it has left the thread's stack. A waker that reads `false` (Acquire) may send it to any CPU.
+    pub(super) on_cpu: AtomicBool,
+    /// [`Thread::unpark`] came before the thread parked. Swapped with AcqRel on both sides.
+    pub(super) unparked: AtomicBool,
+
+    pub(super) affinity: Affinity,
+    tid: u32,
+    name: &'static str,
+    stack: Option<KernelStack>,
+    pub(super) fp: fpsimd::State,
     /// What it does. Taken by the thread itself when it first runs.
     pub(super) entry: UnsafeCell<Option<Entry>>,
     /// It has left its entry function. Release: pairs with the Acquire in `has_exited`.
     pub(super) exited: AtomicBool,
     pub(super) joiners: WaitQueue,
-    tid: u32,
-    name: &'static str,
-    stack: Option<KernelStack>,
-    extension: Option<Arc<dyn Any + Send + Sync>>,
 }
+
+// The register points to the thread, and the wakers' part is one line.
+const _: () = {
+    assert!(offset_of!(Thread, anchor) == 0);
+    assert!(offset_of!(Thread, state) == 64 && offset_of!(Thread, affinity) <= 128);
+};
 
 pub(super) type Entry = Box<dyn FnOnce() + Send>;
 
 // SAFETY: the cells say who may touch them; their functions are unsafe or check that the thread is the running one.
-// `KernelStack`, `MmUser`, `Entry` and the extension are Send, and what is shared of them is Sync.
+// `KernelStack`, `MmUser`, `Entry` and the extension are Send, and what is shared of them is Sync. `waiting` belongs to a
+// queue's lock, and `extension_data` is the extension's address.
 unsafe impl Sync for Thread {}
 // SAFETY: as for Sync; nothing in it belongs to a CPU.
 unsafe impl Send for Thread {}
@@ -188,25 +208,29 @@ impl Builder {
     }
 
     fn assemble(self, context: Context, stack: Option<KernelStack>) -> Thread {
+        let extension_data = self.extension.as_ref().map_or(ptr::null(), |extension| Arc::as_ptr(extension).cast());
         Thread {
+            anchor: Anchor::new(),
             context,
-            state: AtomicU32::new(State::Inactive as u32),
-            on_cpu: AtomicBool::new(false),
-            cpu: AtomicUsize::new(0),
-            next: AtomicPtr::new(ptr::null_mut()),
             tls: AtomicU64::new(self.tls),
-            fp: fpsimd::State::new(self.fp),
-            affinity: Affinity::new(&self.affinity),
-            flags: AtomicU32::new(0),
-            unparked: AtomicBool::new(false),
             mm: UnsafeCell::new(self.mm),
-            entry: UnsafeCell::new(None),
-            exited: AtomicBool::new(false),
-            joiners: WaitQueue::new(),
+            extension: self.extension,
+            extension_data,
+            state: AtomicU32::new(State::Inactive as u32),
+            flags: AtomicU32::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
+            cpu: AtomicUsize::new(0),
+            waiting: Waiting::new(),
+            on_cpu: AtomicBool::new(false),
+            unparked: AtomicBool::new(false),
+            affinity: Affinity::new(&self.affinity),
             tid: self.tid,
             name: self.name,
             stack,
-            extension: self.extension,
+            fp: fpsimd::State::new(self.fp),
+            entry: UnsafeCell::new(None),
+            exited: AtomicBool::new(false),
+            joiners: WaitQueue::new(),
         }
     }
 }
@@ -227,6 +251,25 @@ impl Thread {
         self.cpu.store(percpu::cpu_id(), Ordering::Relaxed);
         // SAFETY: the reference above keeps it alive for as long as it is started.
         placement::place(unsafe { &*thread });
+    }
+
+    /// Makes it the one that runs on this CPU.
+    ///
+    /// # Safety
+    ///
+    /// Interrupts are masked, `this` is this CPU's, and the caller goes on as this thread before anything asks who runs.
+    #[inline]
+    pub(super) unsafe fn run_here(&self, this: &PerCpu) {
+        // Relaxed: a hint to others.
+        this.sched.shared.current.store(ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+        // SAFETY: the caller's promise; what runs is alive.
+        unsafe { self.anchor.hold(this) };
+    }
+
+    /// Whether another thread should run instead.
+    #[inline]
+    pub fn should_give_way(&self) -> bool {
+        self.anchor.need_resched.load(Ordering::Relaxed)
     }
 
     /// Its number; 0 for a kernel thread.
@@ -254,9 +297,15 @@ impl Thread {
         self.stack.as_ref().map(KernelStack::top)
     }
 
-    /// What another module keeps with it.
-    pub fn extension(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
-        self.extension.as_ref()
+    /// What another module keeps with it; null if nothing. It lives as long as the thread.
+    #[inline]
+    pub fn extension(&self) -> *const () {
+        self.extension_data
+    }
+
+    /// Whether that is a `T`.
+    pub fn is_extended_by<T: Any>(&self) -> bool {
+        self.extension.as_ref().is_some_and(|extension| extension.is::<T>())
     }
 
     /// True once it has left its entry function.

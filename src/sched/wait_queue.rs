@@ -12,29 +12,36 @@ use crate::sync::IrqLock;
 /// Threads that wait for one kind of event, first come first served.
 pub struct WaitQueue(IrqLock<Waiters>);
 
-/// A thread in a queue. It lives in the frame of `WaitQueue::wait`; its cells belong to the queue's lock.
-struct Waiter<'a> {
-    thread: &'a Thread,
+/// A thread's place in the queue where it waits; it waits in one at a time. The cells belong to the queue's lock.
+pub(super) struct Waiting {
     queued: Cell<bool>,
+    /// The thread behind; null for the last.
     next: Cell<Link>,
+    /// The thread before; for the first, the last.
     back: Cell<Link>,
 }
 
-/// A queued waiter's address, or null. The lifetime is a lie that `WaitQueue::wait` makes good.
-type Link = *const Waiter<'static>;
+/// A queued thread's address, or null. A thread that waits is alive, and leaves the queue before it does anything else.
+type Link = *const Thread;
 
 struct Waiters {
     first: Link,
-    last: Link,
 }
 
-// SAFETY: the list and its waiters are touched under the queue's lock only.
+// SAFETY: the list and its links are touched under the queue's lock only.
 unsafe impl Send for Waiters {}
+
+impl Waiting {
+    /// In no queue.
+    pub(super) const fn new() -> Self {
+        Self { queued: Cell::new(false), next: Cell::new(ptr::null()), back: Cell::new(ptr::null()) }
+    }
+}
 
 impl WaitQueue {
     /// A queue with nobody in it.
     pub const fn new() -> Self {
-        Self(IrqLock::new(Waiters { first: ptr::null(), last: ptr::null() }))
+        Self(IrqLock::new(Waiters { first: ptr::null() }))
     }
 
     /// Waits until `look` returns something. Whoever makes that so calls one of the wake functions afterwards.
@@ -62,17 +69,11 @@ impl WaitQueue {
     /// Not inlined: who need not wait does not pay for the registers it needs.
     #[inline(never)]
     fn wait_in_queue<T>(&self, patience: Patience, mut look: impl FnMut() -> Option<T>) -> Result<T, WaitError> {
-        let waiter = Waiter {
-            thread: current(),
-            queued: Cell::new(false),
-            next: Cell::new(ptr::null()),
-            back: Cell::new(ptr::null()),
-        };
-        let link: Link = (&raw const waiter).cast();
+        let thread = current();
         let result = loop {
-            let round = block_once(waiter.thread, &patience, || {
+            let round = block_once(thread, &patience, || {
                 // In the queue before each look, and after the state is blocked: a `wake_one` that finds us wakes us.
-                self.0.lock().insert(link);
+                self.0.lock().insert(thread);
                 look()
             });
             match round {
@@ -86,8 +87,8 @@ impl WaitQueue {
                 }
             }
         };
-        // After this the queue does not know the frame any more.
-        let was_queued = self.0.lock().remove(link);
+        // Under the lock, so a waker that chose us has done with us. After this the queue does not know us any more.
+        let was_queued = self.0.lock().remove(thread);
         if !was_queued && result.is_err() {
             // A `wake_one` chose us, and we leave without the event: it is another waiter's.
             self.wake_one();
@@ -98,27 +99,29 @@ impl WaitQueue {
     /// Wakes the thread that has waited longest. False if nobody waits.
     pub fn wake_one(&self) -> bool {
         let mut waiters = self.0.lock();
-        let first = waiters.first;
-        if first.is_null() {
-            return false;
-        }
-        // Under the lock, which the thread needs before it can leave its frame.
-        waiters.release(first);
+        // SAFETY: null, or a queued thread, and the lock is held.
+        let Some(first) = (unsafe { waiters.first.as_ref() }) else { return false };
+        waiters.remove(first);
+        // Under the lock, which the thread needs before it goes on.
+        wake(first);
         true
     }
 
     /// Wakes all threads that wait now, and says how many.
     pub fn wake_all(&self) -> usize {
         let mut waiters = self.0.lock();
+        let mut next = core::mem::replace(&mut waiters.first, ptr::null());
         let mut count = 0;
-        loop {
-            let first = waiters.first;
-            if first.is_null() {
-                return count;
-            }
-            waiters.release(first);
+        // SAFETY: null, or a queued thread, and the lock is held.
+        while let Some(thread) = unsafe { next.as_ref() } {
+            // Before it is woken: then the links are for its next wait.
+            next = thread.waiting.next.get();
+            thread.waiting.queued.set(false);
+            // Under the lock, as in `wake_one`.
+            wake(thread);
             count += 1;
         }
+        count
     }
 }
 
@@ -135,48 +138,46 @@ impl fmt::Debug for WaitQueue {
 }
 
 impl Waiters {
-    /// Puts a waiter at the end, unless it is in the queue.
-    fn insert(&mut self, link: Link) {
-        // SAFETY: the waiter's frame is ours, and those of queued waiters live; the lock is held.
-        unsafe {
-            let waiter = &*link;
-            if waiter.queued.replace(true) {
-                return;
+    /// Puts the running thread at the end, unless it is in the queue.
+    fn insert(&mut self, thread: &Thread) {
+        let waiting = &thread.waiting;
+        if waiting.queued.replace(true) {
+            return;
+        }
+        waiting.next.set(ptr::null());
+        // SAFETY: null, or a queued thread; the lock is held.
+        match unsafe { self.first.as_ref() } {
+            Some(first) => {
+                // SAFETY: the first's `back` is the last, which is queued.
+                unsafe { &*first.waiting.back.get() }.waiting.next.set(thread);
+                waiting.back.set(first.waiting.back.replace(thread));
             }
-            waiter.next.set(ptr::null());
-            waiter.back.set(self.last);
-            match self.last.as_ref() {
-                Some(last) => last.next.set(link),
-                None => self.first = link,
+            None => {
+                waiting.back.set(thread);
+                self.first = thread;
             }
-            self.last = link;
         }
     }
 
-    /// Takes a waiter out. False if it was not in.
-    fn remove(&mut self, link: Link) -> bool {
-        // SAFETY: as in `insert`.
-        unsafe {
-            let waiter = &*link;
-            if !waiter.queued.replace(false) {
-                return false;
-            }
-            match waiter.back.get().as_ref() {
-                Some(back) => back.next.set(waiter.next.get()),
-                None => self.first = waiter.next.get(),
-            }
-            match waiter.next.get().as_ref() {
-                Some(next) => next.back.set(waiter.back.get()),
-                None => self.last = waiter.back.get(),
-            }
+    /// Takes a thread out. False if it was not in.
+    fn remove(&mut self, thread: &Thread) -> bool {
+        let waiting = &thread.waiting;
+        if !waiting.queued.replace(false) {
+            return false;
+        }
+        let (next, back) = (waiting.next.get(), waiting.back.get());
+        if ptr::eq(self.first, thread) {
+            self.first = next;
+        } else {
+            // SAFETY: it is not the first, so the one before is queued; the lock is held.
+            unsafe { &*back }.waiting.next.set(next);
+        }
+        // Behind it comes the next one, or, at the end of the circle, the first; nobody, if it was alone.
+        let behind = if next.is_null() { self.first } else { next };
+        // SAFETY: null, or queued.
+        if let Some(behind) = unsafe { behind.as_ref() } {
+            behind.waiting.back.set(back);
         }
         true
-    }
-
-    /// Takes a queued waiter out and wakes it.
-    fn release(&mut self, link: Link) {
-        self.remove(link);
-        // SAFETY: the waiter was queued, and its frame stays until its thread has had the lock.
-        wake(unsafe { &*link }.thread);
     }
 }

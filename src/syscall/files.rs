@@ -7,7 +7,7 @@ use linux_raw_sys::{general as linux, ioctl};
 
 use super::Call;
 use crate::errno::Errno;
-use crate::fs::descriptor::{self, Descriptors};
+use crate::fs::descriptor::{self, Descriptors, InUse};
 use crate::fs::file::OpenFile;
 use crate::fs::pipe;
 use crate::heap;
@@ -30,6 +30,13 @@ pub(super) fn descriptors() -> &'static Descriptors {
 #[inline]
 pub(super) fn file(call: &Call<'_>, index: usize) -> Result<Arc<OpenFile>, Errno> {
     descriptors().get(call.arg(index))
+}
+
+/// The same for a call that does nothing but read, write or seek.
+#[inline(always)]
+fn in_use(call: &Call<'_>, index: usize) -> Result<InUse<'static>, Errno> {
+    // SAFETY: the running thread's own, and the calls below that use it neither change descriptors nor make threads.
+    unsafe { descriptors().use_file(call.arg(index)) }
 }
 
 /// The run that the second and third arguments of a call give.
@@ -67,30 +74,30 @@ fn tell_of_broken_pipe(error: &Errno) {
     }
 }
 
-pub(super) fn read(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.read(&mut UserBuffer::of(&run(call))?)
+pub(super) fn read(call: Call<'_>) -> Result<usize, Errno> {
+    in_use(&call, 0)?.read(&mut UserBuffer::of(&run(&call))?)
 }
 
-pub(super) fn write(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.write(&mut UserBuffer::of(&run(call))?).inspect_err(tell_of_broken_pipe)
+pub(super) fn write(call: Call<'_>) -> Result<usize, Errno> {
+    in_use(&call, 0)?.write(&mut UserBuffer::of(&run(&call))?).inspect_err(tell_of_broken_pipe)
 }
 
-pub(super) fn readv(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.read(&mut UserBuffer::new(&runs(call)?)?)
+pub(super) fn readv(call: Call<'_>) -> Result<usize, Errno> {
+    in_use(&call, 0)?.read(&mut UserBuffer::new(&runs(&call)?)?)
 }
 
-pub(super) fn writev(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.write(&mut UserBuffer::new(&runs(call)?)?).inspect_err(tell_of_broken_pipe)
+pub(super) fn writev(call: Call<'_>) -> Result<usize, Errno> {
+    in_use(&call, 0)?.write(&mut UserBuffer::new(&runs(&call)?)?).inspect_err(tell_of_broken_pipe)
 }
 
-pub(super) fn pread64(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn pread64(call: Call<'_>) -> Result<usize, Errno> {
     let position = size(call.arg(3))?;
-    file(call, 0)?.read_at(position, &mut UserBuffer::of(&run(call))?)
+    in_use(&call, 0)?.read_at(position, &mut UserBuffer::of(&run(&call))?)
 }
 
-pub(super) fn pwrite64(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn pwrite64(call: Call<'_>) -> Result<usize, Errno> {
     let position = size(call.arg(3))?;
-    file(call, 0)?.write_at(position, &mut UserBuffer::of(&run(call))?)
+    in_use(&call, 0)?.write_at(position, &mut UserBuffer::of(&run(&call))?)
 }
 
 /// An argument of type `loff_t` that must not be negative.
@@ -98,15 +105,15 @@ fn size(argument: u64) -> Result<u64, Errno> {
     if argument > i64::MAX as u64 { Err(Errno::EINVAL) } else { Ok(argument) }
 }
 
-pub(super) fn lseek(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.seek(call.arg(1) as i64, call.arg32(2))
+pub(super) fn lseek(call: Call<'_>) -> Result<usize, Errno> {
+    in_use(&call, 0)?.seek(call.arg(1) as i64, call.arg32(2))
 }
 
-pub(super) fn close(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn close(call: Call<'_>) -> Result<usize, Errno> {
     descriptors().remove(call.arg(0)).map(|_| 0)
 }
 
-pub(super) fn close_range(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn close_range(call: Call<'_>) -> Result<usize, Errno> {
     let (first, last) = (call.arg32(0) as usize, call.arg32(1) as usize);
     if first > last || call.arg32(2) != 0 {
         return Err(Errno::EINVAL);
@@ -115,21 +122,21 @@ pub(super) fn close_range(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn dup(call: &mut Call<'_>) -> Result<usize, Errno> {
-    descriptors().add(file(call, 0)?, 0, false)
+pub(super) fn dup(call: Call<'_>) -> Result<usize, Errno> {
+    descriptors().add(file(&call, 0)?, 0, false)
 }
 
-pub(super) fn dup3(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn dup3(call: Call<'_>) -> Result<usize, Errno> {
     let (old, new, flags) = (call.arg32(0), call.arg32(1), call.arg32(2));
     if old == new || flags & !linux::O_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
-    let before = descriptors().set(new as usize, file(call, 0)?, flags & linux::O_CLOEXEC != 0)?;
+    let before = descriptors().set(new as usize, file(&call, 0)?, flags & linux::O_CLOEXEC != 0)?;
     drop(before);
     Ok(new as usize)
 }
 
-pub(super) fn fcntl(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn fcntl(call: Call<'_>) -> Result<usize, Errno> {
     let descriptors = descriptors();
     let (number, request, argument) = (call.arg(0), call.arg32(1), call.arg32(2));
     let file = descriptors.get(number)?;
@@ -154,23 +161,23 @@ pub(super) fn fcntl(call: &mut Call<'_>) -> Result<usize, Errno> {
     }
 }
 
-pub(super) fn ioctl(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn ioctl(call: Call<'_>) -> Result<usize, Errno> {
     let (number, argument) = (call.arg(0), call.arg(2));
     match call.arg32(1) {
         ioctl::FIOCLEX => descriptors().set_close_on_exec(number, true)?,
         ioctl::FIONCLEX => descriptors().set_close_on_exec(number, false)?,
         ioctl::FIONBIO => {
-            let file = file(call, 0)?;
+            let file = file(&call, 0)?;
             let other = file.flags() & !linux::O_NONBLOCK;
             let set = user_memory::read::<u32>(argument)? != 0;
             file.set_flags(if set { other | linux::O_NONBLOCK } else { other });
         }
-        request => return file(call, 0)?.file().control(request, argument),
+        request => return file(&call, 0)?.file().control(request, argument),
     }
     Ok(0)
 }
 
-pub(super) fn pipe2(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn pipe2(call: Call<'_>) -> Result<usize, Errno> {
     let flags = call.arg32(1);
     if flags & !(linux::O_CLOEXEC | linux::O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
@@ -193,9 +200,9 @@ pub(super) fn pipe2(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn ftruncate(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn ftruncate(call: Call<'_>) -> Result<usize, Errno> {
     let size = size(call.arg(1))?;
-    let file = file(call, 0)?;
+    let file = file(&call, 0)?;
     if !file.is_writable() {
         return Err(Errno::EINVAL);
     }
@@ -204,15 +211,15 @@ pub(super) fn ftruncate(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 /// Nothing here outlives the power: there is nothing to make safe.
-pub(super) fn sync(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?.file().seek_end().map(|_| 0).ok_or(Errno::EINVAL)
+pub(super) fn sync(call: Call<'_>) -> Result<usize, Errno> {
+    file(&call, 0)?.file().seek_end().map(|_| 0).ok_or(Errno::EINVAL)
 }
 
 /// Where the name stands in `struct linux_dirent64`.
 const ENTRY_NAME: usize = 19;
 
-pub(super) fn getdents64(call: &mut Call<'_>) -> Result<usize, Errno> {
-    let file = file(call, 0)?;
+pub(super) fn getdents64(call: Call<'_>) -> Result<usize, Errno> {
+    let file = file(&call, 0)?;
     let directory = file.file().node().ok_or(Errno::ENOTDIR)?;
     directory.as_directory()?;
     let (start, room) = (call.arg(1), call.arg32(2) as usize);
@@ -240,8 +247,8 @@ pub(super) fn getdents64(call: &mut Call<'_>) -> Result<usize, Errno> {
 
 /// It saves a copy where files live in a page cache, which these do not: programs that are told
 /// `EINVAL` read and write instead.
-pub(super) fn sendfile(call: &mut Call<'_>) -> Result<usize, Errno> {
-    file(call, 0)?;
-    file(call, 1)?;
+pub(super) fn sendfile(call: Call<'_>) -> Result<usize, Errno> {
+    file(&call, 0)?;
+    file(&call, 1)?;
     Err(Errno::EINVAL)
 }

@@ -16,7 +16,7 @@ const FIELD: usize = 65;
 const NAMES: [&str; 6] =
     ["Linux", "lazuli", "6.12.0-lazuli", concat!("Lazuli ", env!("CARGO_PKG_VERSION")), "aarch64", "(none)"];
 
-pub(super) fn uname(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn uname(call: Call<'_>) -> Result<usize, Errno> {
     let mut fields = [[0; FIELD]; 6];
     for (field, name) in fields.iter_mut().zip(NAMES) {
         field[..name.len()].copy_from_slice(name.as_bytes());
@@ -25,7 +25,7 @@ pub(super) fn uname(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn sysinfo(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn sysinfo(call: Call<'_>) -> Result<usize, Errno> {
     let (total, free) = proc::memory_bytes();
     let processes = family::count() as u64;
     // uptime, three loads, RAM (total, free, shared, buffers), swap (total, free), processes,
@@ -35,7 +35,7 @@ pub(super) fn sysinfo(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn getrandom(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getrandom(call: Call<'_>) -> Result<usize, Errno> {
     const CHUNK: usize = 256;
     if call.arg32(2) & !(linux::GRND_NONBLOCK | linux::GRND_RANDOM | linux::GRND_INSECURE) != 0 {
         return Err(Errno::EINVAL);
@@ -80,7 +80,7 @@ fn check_wish([soft, hard]: [u64; 2], resource: u32) -> Result<(), Errno> {
     }
 }
 
-pub(super) fn prlimit64(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn prlimit64(call: Call<'_>) -> Result<usize, Errno> {
     let (pid, resource) = (call.arg32(0), call.arg32(1));
     let limit = limit(resource)?;
     if call.arg(2) != 0 {
@@ -93,12 +93,12 @@ pub(super) fn prlimit64(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn getrlimit(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getrlimit(call: Call<'_>) -> Result<usize, Errno> {
     user_memory::write(call.arg(1), &limit(call.arg32(0))?)?;
     Ok(0)
 }
 
-pub(super) fn setrlimit(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn setrlimit(call: Call<'_>) -> Result<usize, Errno> {
     check_wish(user_memory::read(call.arg(1))?, call.arg32(0))?;
     Ok(0)
 }
@@ -107,7 +107,7 @@ pub(super) fn setrlimit(call: &mut Call<'_>) -> Result<usize, Errno> {
 pub(super) const USAGE_WORDS: usize = 18;
 
 /// Nothing of it is counted: all is zero.
-pub(super) fn getrusage(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getrusage(call: Call<'_>) -> Result<usize, Errno> {
     // Itself, its children, its thread.
     if !(-1..=1).contains(&(call.arg32(0) as i32)) {
         return Err(Errno::EINVAL);
@@ -117,6 +117,6 @@ pub(super) fn getrusage(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 /// All users are root, in no other group.
-pub(super) fn root(_: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn root(_: Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }

@@ -24,19 +24,19 @@ fn protection(bits: u32) -> Protection {
     Protection { read: write || execute || bits & linux::PROT_READ != 0, write, execute }
 }
 
-pub(super) fn brk(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn brk(call: Call<'_>) -> Result<usize, Errno> {
     let mm = current();
     Ok(mm.space().brk(mm, call.arg(0)) as usize)
 }
 
-pub(super) fn mmap(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn mmap(call: Call<'_>) -> Result<usize, Errno> {
     let (address, length, flags, offset) = (call.arg(0), call.arg(1), call.arg32(3), call.arg(5));
     if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let protection = protection(call.arg32(2));
     let source = match flags & linux::MAP_ANONYMOUS {
-        0 => source(call, protection, flags)?,
+        0 => source(&call, protection, flags)?,
         _ => Source::Zeroes,
     };
     let sharing = match flags & linux::MAP_TYPE {
@@ -111,7 +111,7 @@ fn map_copy(placement: Placement, length: u64, attributes: Attributes, contents:
     Ok(start)
 }
 
-pub(super) fn munmap(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn munmap(call: Call<'_>) -> Result<usize, Errno> {
     let mm = current();
     match mm.space().unmap(mm, call.arg(0), call.arg(1)) {
         Ok(()) => Ok(0),
@@ -120,7 +120,7 @@ pub(super) fn munmap(call: &mut Call<'_>) -> Result<usize, Errno> {
     }
 }
 
-pub(super) fn mprotect(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn mprotect(call: Call<'_>) -> Result<usize, Errno> {
     let (address, length, bits) = (call.arg(0), call.arg(1), call.arg32(2));
     let known = linux::PROT_READ | linux::PROT_WRITE | linux::PROT_EXEC | linux::PROT_SEM;
     if bits & !known != 0 || !address.is_multiple_of(PAGE_SIZE) {
@@ -162,7 +162,7 @@ const HINTS: &[u32] = &[
     linux::MADV_PAGEOUT,
 ];
 
-pub(super) fn madvise(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn madvise(call: Call<'_>) -> Result<usize, Errno> {
     let (address, length, advice) = (call.arg(0), call.arg(1), call.arg32(2));
     let forgets = advice == linux::MADV_DONTNEED;
     if !forgets && !HINTS.contains(&advice) {
@@ -188,7 +188,7 @@ fn check_mapped(address: u64, length: u64) -> Result<(), Errno> {
 }
 
 /// Shared memory is nowhere but in memory: it is always in step.
-pub(super) fn msync(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn msync(call: Call<'_>) -> Result<usize, Errno> {
     let known = linux::MS_ASYNC | linux::MS_INVALIDATE | linux::MS_SYNC;
     let both = linux::MS_ASYNC | linux::MS_SYNC;
     let flags = call.arg32(2);

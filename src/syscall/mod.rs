@@ -29,7 +29,7 @@ pub(crate) struct Call<'a> {
 }
 
 /// A function that answers a system call: with the value for x0, or an error.
-type Handler = fn(&mut Call<'_>) -> Result<usize, Errno>;
+type Handler = fn(Call<'_>) -> Result<usize, Errno>;
 
 impl Call<'_> {
     /// An argument, by its place from 0 to 5.
@@ -65,7 +65,7 @@ fn answer_on_record(frame: &mut TrapFrame) {
 #[inline(always)]
 fn answer(frame: &mut TrapFrame) {
     let handler = table::find(frame.x[8]);
-    match handler(&mut Call { frame }) {
+    match handler(Call { frame: &mut *frame }) {
         Ok(value) => frame.x[0] = value as u64,
         Err(error) => fail(frame, error),
     }
@@ -84,7 +84,7 @@ fn fail(frame: &mut TrapFrame, error: Errno) {
 }
 
 /// A call that this kernel does not have. Each is named once on the console.
-fn unknown(call: &mut Call<'_>) -> Result<usize, Errno> {
+fn unknown(call: Call<'_>) -> Result<usize, Errno> {
     /// One bit for each number that was named; larger ones share the last.
     static NAMED: [AtomicU64; table::SIZE / 64] = [const { AtomicU64::new(0) }; table::SIZE / 64];
     let number = call.arg32(8);
@@ -100,11 +100,11 @@ fn unknown(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 /// A call that programs try and do without: it is refused quietly.
-fn refused(_: &mut Call<'_>) -> Result<usize, Errno> {
+fn refused(_: Call<'_>) -> Result<usize, Errno> {
     Err(Errno::ENOSYS)
 }
 
 /// A call that asks for what is always so.
-fn nothing_to_do(_: &mut Call<'_>) -> Result<usize, Errno> {
+fn nothing_to_do(_: Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }

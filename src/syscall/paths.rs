@@ -44,11 +44,11 @@ fn last(flags: u32, keep: u32) -> Last {
     if flags & keep != 0 { Last::Keep } else { Last::Follow }
 }
 
-pub(super) fn openat(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn openat(call: Call<'_>) -> Result<usize, Errno> {
     let path = read_path(call.arg(1))?;
     let flags = call.arg32(2);
     let creates = flags & linux::O_CREAT != 0;
-    let start = start(call, &path)?;
+    let start = start(&call, &path)?;
     let node = match path::lookup(&start, &path, last(flags, linux::O_NOFOLLOW)) {
         Ok(_) if creates && flags & linux::O_EXCL != 0 => return Err(Errno::EEXIST),
         Ok(node) if creates && node.as_directory().is_ok() => return Err(Errno::EISDIR),
@@ -78,36 +78,36 @@ fn create(start: &Start, path: &[u8], permissions: u32) -> Result<Arc<Node>, Err
     }
 }
 
-pub(super) fn newfstatat(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn newfstatat(call: Call<'_>) -> Result<usize, Errno> {
     let flags = call.arg32(3);
     if flags & !(linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH | linux::AT_NO_AUTOMOUNT) != 0 {
         return Err(Errno::EINVAL);
     }
     let path = read_path(call.arg(1))?;
     let status = if !path.is_empty() || flags & linux::AT_EMPTY_PATH == 0 {
-        lookup(call, &path, last(flags, linux::AT_SYMLINK_NOFOLLOW))?.stat()
+        lookup(&call, &path, last(flags, linux::AT_SYMLINK_NOFOLLOW))?.stat()
     } else if call.arg32(0) == AT_FDCWD {
         thread::current().process.start().directory.stat()
     } else {
-        file(call, 0)?.file().stat()
+        file(&call, 0)?.file().stat()
     };
     user_memory::write(call.arg(2), &status)?;
     Ok(0)
 }
 
-pub(super) fn fstat(call: &mut Call<'_>) -> Result<usize, Errno> {
-    let status = file(call, 0)?.file().stat();
+pub(super) fn fstat(call: Call<'_>) -> Result<usize, Errno> {
+    let status = file(&call, 0)?.file().stat();
     user_memory::write(call.arg(1), &status)?;
     Ok(0)
 }
 
-pub(super) fn readlinkat(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn readlinkat(call: Call<'_>) -> Result<usize, Errno> {
     let room = call.arg32(3) as i32;
     if room <= 0 {
         return Err(Errno::EINVAL);
     }
     let path = read_path(call.arg(1))?;
-    let node = lookup(call, &path, Last::Keep)?;
+    let node = lookup(&call, &path, Last::Keep)?;
     let program = thread::current().process.program();
     let target = match &node.content {
         Content::Link(target) => target,
@@ -119,16 +119,16 @@ pub(super) fn readlinkat(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(length)
 }
 
-pub(super) fn faccessat(call: &mut Call<'_>) -> Result<usize, Errno> {
-    access(call, Last::Follow)
+pub(super) fn faccessat(call: Call<'_>) -> Result<usize, Errno> {
+    access(&call, Last::Follow)
 }
 
-pub(super) fn faccessat2(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn faccessat2(call: Call<'_>) -> Result<usize, Errno> {
     let flags = call.arg32(3);
     if flags & !(linux::AT_EACCESS | linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    access(call, last(flags, linux::AT_SYMLINK_NOFOLLOW))
+    access(&call, last(flags, linux::AT_SYMLINK_NOFOLLOW))
 }
 
 /// `access` knows four modes: exists, and any of readable, writable, executable.
@@ -156,20 +156,20 @@ fn access(call: &Call<'_>, last: Last) -> Result<usize, Errno> {
     }
 }
 
-pub(super) fn unlinkat(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn unlinkat(call: Call<'_>) -> Result<usize, Errno> {
     let flags = call.arg32(2);
     if flags & !linux::AT_REMOVEDIR != 0 {
         return Err(Errno::EINVAL);
     }
     let path = read_path(call.arg(1))?;
-    let Place { parent, name } = path::place(&start(call, &path)?, &path)?;
+    let Place { parent, name } = path::place(&start(&call, &path)?, &path)?;
     parent.detach(&name, flags & linux::AT_REMOVEDIR != 0)?;
     Ok(0)
 }
 
-pub(super) fn mkdirat(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn mkdirat(call: Call<'_>) -> Result<usize, Errno> {
     let path = read_path(call.arg(1))?;
-    let Place { parent, name } = path::place(&start(call, &path)?, &path)?;
+    let Place { parent, name } = path::place(&start(&call, &path)?, &path)?;
     if parent.child(&name).is_ok() {
         return Err(Errno::EEXIST);
     }
@@ -180,7 +180,7 @@ pub(super) fn mkdirat(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn getcwd(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getcwd(call: Call<'_>) -> Result<usize, Errno> {
     let mut path = path::absolute(&thread::current().process.start().directory)?;
     path.push(0);
     if path.len() as u64 > call.arg(1) {
@@ -190,7 +190,7 @@ pub(super) fn getcwd(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(path.len())
 }
 
-pub(super) fn chdir(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn chdir(call: Call<'_>) -> Result<usize, Errno> {
     let path = read_path(call.arg(0))?;
     let process = &thread::current().process;
     let node = path::lookup(&process.start(), &path, Last::Follow)?;
@@ -199,13 +199,13 @@ pub(super) fn chdir(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn fchdir(call: &mut Call<'_>) -> Result<usize, Errno> {
-    let node = file(call, 0)?.file().node().cloned().ok_or(Errno::ENOTDIR)?;
+pub(super) fn fchdir(call: Call<'_>) -> Result<usize, Errno> {
+    let node = file(&call, 0)?.file().node().cloned().ok_or(Errno::ENOTDIR)?;
     node.as_directory()?;
     thread::current().process.change_directory(node);
     Ok(0)
 }
 
-pub(super) fn umask(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn umask(call: Call<'_>) -> Result<usize, Errno> {
     Ok(thread::current().process.set_umask(call.arg32(0)) as usize)
 }

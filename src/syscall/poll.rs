@@ -37,7 +37,7 @@ fn ask<'a>(questions: impl Iterator<Item = &'a Question> + Clone, deadline: Opti
     poll::wait(deadline, look).map(drop)
 }
 
-pub(super) fn ppoll(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn ppoll(call: Call<'_>) -> Result<usize, Errno> {
     let (address, count) = (call.arg(0), call.arg32(1) as usize);
     if count > LIMIT {
         return Err(Errno::EINVAL);
@@ -78,7 +78,7 @@ const WANTED: [Ready; 3] = [Ready::READ, Ready::WRITE, Ready::empty()];
 const COUNTS: [Ready; 3] =
     [Ready::READ.union(Ready::HANG_UP).union(Ready::ERROR), Ready::WRITE.union(Ready::ERROR), Ready::empty()];
 
-pub(super) fn pselect6(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn pselect6(call: Call<'_>) -> Result<usize, Errno> {
     let count = call.arg32(0) as i32;
     if count < 0 {
         return Err(Errno::EINVAL);

@@ -16,7 +16,7 @@ use crate::process::wait::{self, Hang};
 use crate::process::{Ending, exec, exit as ending, fork, thread};
 use crate::user_memory;
 
-pub(super) fn clone(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn clone(call: Call<'_>) -> Result<usize, Errno> {
     let request = fork::Request {
         flags: call.arg(0),
         stack: call.arg(1),
@@ -27,7 +27,7 @@ pub(super) fn clone(call: &mut Call<'_>) -> Result<usize, Errno> {
     fork::clone(call.frame, &request).map(|tid| tid as usize)
 }
 
-pub(super) fn execve(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn execve(call: Call<'_>) -> Result<usize, Errno> {
     let path = read_path(call.arg(0))?;
     let mut room = stack::LIMIT;
     let arguments = strings(call.arg(1), &mut room)?;
@@ -55,7 +55,7 @@ fn strings(address: u64, room: &mut usize) -> Result<Strings, Errno> {
     }
 }
 
-pub(super) fn exit(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn exit(call: Call<'_>) -> Result<usize, Errno> {
     let thread = thread::current();
     if thread.tid() == thread.process.pid {
         thread.process.set_first_code(call.arg(0) as u8);
@@ -63,7 +63,7 @@ pub(super) fn exit(call: &mut Call<'_>) -> Result<usize, Errno> {
     ending::end_thread()
 }
 
-pub(super) fn exit_group(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn exit_group(call: Call<'_>) -> Result<usize, Errno> {
     ending::end_process(&thread::current().process, Ending::Exited(call.arg(0) as u8));
     ending::end_thread()
 }
@@ -95,7 +95,7 @@ fn hang(options: u32) -> Hang {
     if options & linux::WNOHANG != 0 { Hang::No } else { Hang::Yes }
 }
 
-pub(super) fn wait4(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn wait4(call: Call<'_>) -> Result<usize, Errno> {
     let options = call.arg32(2);
     if options & !(linux::WNOHANG | IDLE_OPTIONS | KINDS) != 0 {
         return Err(Errno::EINVAL);
@@ -107,7 +107,7 @@ pub(super) fn wait4(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(found.pid as usize)
 }
 
-pub(super) fn waitid(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn waitid(call: Call<'_>) -> Result<usize, Errno> {
     let options = call.arg32(3);
     let known = linux::WNOHANG | linux::WNOWAIT | linux::WEXITED | linux::WSTOPPED | IDLE_OPTIONS | KINDS;
     let asks = linux::WEXITED | linux::WSTOPPED | linux::WCONTINUED;
@@ -134,11 +134,11 @@ pub(super) fn waitid(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn getpid(_: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getpid(_: Call<'_>) -> Result<usize, Errno> {
     Ok(thread::current().process.pid as usize)
 }
 
-pub(super) fn getppid(_: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getppid(_: Call<'_>) -> Result<usize, Errno> {
     Ok(thread::current().process.parent() as usize)
 }
 
@@ -147,11 +147,11 @@ fn pid_or_own(pid: u32) -> u32 {
     if pid == 0 { thread::current().process.pid } else { pid }
 }
 
-pub(super) fn getpgid(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getpgid(call: Call<'_>) -> Result<usize, Errno> {
     family::group(pid_or_own(call.arg32(0))).map(|group| group as usize)
 }
 
-pub(super) fn setpgid(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn setpgid(call: Call<'_>) -> Result<usize, Errno> {
     let pid = pid_or_own(call.arg32(0));
     let group = if call.arg32(1) == 0 { pid } else { call.arg32(1) };
     if (group as i32) < 0 {
@@ -161,15 +161,15 @@ pub(super) fn setpgid(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn getsid(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getsid(call: Call<'_>) -> Result<usize, Errno> {
     family::session(pid_or_own(call.arg32(0))).map(|session| session as usize)
 }
 
-pub(super) fn setsid(_: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn setsid(_: Call<'_>) -> Result<usize, Errno> {
     family::new_session(thread::current().process.pid).map(|session| session as usize)
 }
 
-pub(super) fn prctl(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn prctl(call: Call<'_>) -> Result<usize, Errno> {
     let thread = thread::current();
     match call.arg32(0) {
         linux_raw_sys::prctl::PR_SET_NAME => {

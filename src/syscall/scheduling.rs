@@ -21,12 +21,12 @@ fn target(tid: u32) -> Result<Arc<Thread>, Errno> {
     .ok_or(Errno::ESRCH)
 }
 
-pub(super) fn sched_yield(_: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn sched_yield(_: Call<'_>) -> Result<usize, Errno> {
     sched::yield_now();
     Ok(0)
 }
 
-pub(super) fn sched_setaffinity(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn sched_setaffinity(call: Call<'_>) -> Result<usize, Errno> {
     let mut bytes = [0; MAX_CPUS / 8];
     let length = (call.arg32(1) as usize).min(bytes.len());
     user_memory::read_bytes(&mut bytes[..length], call.arg(2))?;
@@ -39,7 +39,7 @@ pub(super) fn sched_setaffinity(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn sched_getaffinity(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn sched_getaffinity(call: Call<'_>) -> Result<usize, Errno> {
     let room = call.arg32(1) as usize;
     if room * 8 < percpu::count() || !room.is_multiple_of(8) {
         return Err(Errno::EINVAL);
@@ -52,7 +52,7 @@ pub(super) fn sched_getaffinity(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(8 * words)
 }
 
-pub(super) fn getcpu(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getcpu(call: Call<'_>) -> Result<usize, Errno> {
     // It may have moved when the program reads this; that is true of every kernel.
     let cpu = sched::current().last_cpu() as u32;
     user_memory::write_unless_null(call.arg(0), &cpu)?;
@@ -61,11 +61,11 @@ pub(super) fn getcpu(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 /// There are no priorities: round robin for all.
-pub(super) fn sched_get_priority(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn sched_get_priority(call: Call<'_>) -> Result<usize, Errno> {
     if call.arg32(0) <= linux::SCHED_BATCH { Ok(0) } else { Err(Errno::EINVAL) }
 }
 
-pub(super) fn sched_getscheduler(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn sched_getscheduler(call: Call<'_>) -> Result<usize, Errno> {
     target(call.arg32(0))?;
     Ok(linux::SCHED_NORMAL as usize)
 }

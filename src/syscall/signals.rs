@@ -28,7 +28,7 @@ fn read_set(address: u64, size: u64) -> Result<SignalSet, Errno> {
     Ok(SignalSet(user_memory::read(address)?).without(SignalSet::UNBLOCKABLE))
 }
 
-pub(super) fn rt_sigaction(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn rt_sigaction(call: Call<'_>) -> Result<usize, Errno> {
     check_set_size(call.arg(3))?;
     let signal = Signal::new(u64::from(call.arg32(0)))?;
     let new = match call.arg(1) {
@@ -68,7 +68,7 @@ fn action_words(action: &Action) -> [u64; 4] {
     [handler, action.flags, action.restorer, action.mask.0]
 }
 
-pub(super) fn rt_sigprocmask(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn rt_sigprocmask(call: Call<'_>) -> Result<usize, Errno> {
     check_set_size(call.arg(3))?;
     let before = thread::current().signals.lock().mask;
     if call.arg(1) != 0 {
@@ -84,7 +84,7 @@ pub(super) fn rt_sigprocmask(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn rt_sigpending(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn rt_sigpending(call: Call<'_>) -> Result<usize, Errno> {
     if call.arg(1) > size_of::<SignalSet>() as u64 {
         return Err(Errno::EINVAL);
     }
@@ -112,14 +112,14 @@ pub(super) fn resume_mask() {
     }
 }
 
-pub(super) fn rt_sigsuspend(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn rt_sigsuspend(call: Call<'_>) -> Result<usize, Errno> {
     suspend_mask(call.arg(0), call.arg(1))?;
     // What is not a signal does not count.
     while sched::park(Patience::INTERRUPTIBLE).is_ok() {}
     Err(Errno::RESTART_UNLESS_HANDLED)
 }
 
-pub(super) fn rt_sigtimedwait(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn rt_sigtimedwait(call: Call<'_>) -> Result<usize, Errno> {
     let set = read_set(call.arg(0), call.arg(3))?;
     let patience = Patience::INTERRUPTIBLE.until(deadline_after(call.arg(2))?);
     let info = await_signal(set, patience)?;
@@ -154,7 +154,7 @@ fn await_signal(set: SignalSet, patience: Patience) -> Result<Info, Errno> {
     }
 }
 
-pub(super) fn rt_sigreturn(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn rt_sigreturn(call: Call<'_>) -> Result<usize, Errno> {
     let x0 = match frame::pop(call.frame) {
         Ok(x0) => x0,
         Err(_) => {
@@ -168,7 +168,7 @@ pub(super) fn rt_sigreturn(call: &mut Call<'_>) -> Result<usize, Errno> {
 /// The least size of an alternate stack, `MINSIGSTKSZ`.
 const MIN_STACK: u64 = linux::MINSIGSTKSZ as u64;
 
-pub(super) fn sigaltstack(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn sigaltstack(call: Call<'_>) -> Result<usize, Errno> {
     let sp = call.frame.sp;
     let before = thread::current().signals.lock().stack;
     if call.arg(0) != 0 {
@@ -199,7 +199,7 @@ fn from_here(signal: Signal, code: i32) -> Info {
     Info { signal, code, cause: Cause::Process { pid: thread::current().process.pid } }
 }
 
-pub(super) fn kill(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn kill(call: Call<'_>) -> Result<usize, Errno> {
     let own = thread::current().process.pid;
     let signal = signal(call.arg32(1))?;
     let send = |target: &Arc<Process>| {
@@ -241,11 +241,11 @@ fn send_to_thread(process: Option<u32>, tid: u32, number: u32) -> Result<usize, 
     Ok(0)
 }
 
-pub(super) fn tkill(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn tkill(call: Call<'_>) -> Result<usize, Errno> {
     send_to_thread(None, call.arg32(0), call.arg32(1))
 }
 
-pub(super) fn tgkill(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn tgkill(call: Call<'_>) -> Result<usize, Errno> {
     send_to_thread(Some(call.arg32(0)), call.arg32(1), call.arg32(2))
 }
 
@@ -261,7 +261,7 @@ fn read_info(address: u64, signal: Signal, to_itself: bool) -> Result<Info, Errn
     Ok(Info { signal, code, cause: Cause::Queued { pid: word(16), uid: word(20), value } })
 }
 
-pub(super) fn rt_sigqueueinfo(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn rt_sigqueueinfo(call: Call<'_>) -> Result<usize, Errno> {
     let (pid, number) = (call.arg32(0), call.arg32(1));
     let to_itself = pid == thread::current().process.pid;
     let target = family::process(pid)?;
@@ -271,7 +271,7 @@ pub(super) fn rt_sigqueueinfo(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn rt_tgsigqueueinfo(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn rt_tgsigqueueinfo(call: Call<'_>) -> Result<usize, Errno> {
     let (pid, tid, number) = (call.arg32(0), call.arg32(1), call.arg32(2));
     let to_itself = pid == thread::current().process.pid;
     let target = target(Some(pid), tid)?;

@@ -9,11 +9,11 @@ use crate::process::futex::{self, Requeue, Scope};
 use crate::process::thread;
 use crate::sched::Patience;
 
-pub(super) fn gettid(_: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn gettid(_: Call<'_>) -> Result<usize, Errno> {
     Ok(thread::current().tid() as usize)
 }
 
-pub(super) fn set_tid_address(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn set_tid_address(call: Call<'_>) -> Result<usize, Errno> {
     let thread = thread::current();
     thread.set_clear_child_tid(call.arg(0));
     Ok(thread.tid() as usize)
@@ -24,7 +24,7 @@ fn count(argument: u32) -> usize {
     (argument as i32).max(0) as usize
 }
 
-pub(super) fn futex(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn futex(call: Call<'_>) -> Result<usize, Errno> {
     let (address, operation, value) = (call.arg(0), call.arg32(1), call.arg32(2));
     let scope = if operation & linux::FUTEX_PRIVATE_FLAG != 0 { Scope::Private } else { Scope::Shared };
     let any = linux::FUTEX_BITSET_MATCH_ANY;

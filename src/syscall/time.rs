@@ -66,19 +66,19 @@ pub(super) fn deadline_at(address: u64) -> Result<Option<u64>, Errno> {
     if address == 0 { Ok(None) } else { read_timespec(address).map(Some) }
 }
 
-pub(super) fn clock_gettime(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn clock_gettime(call: Call<'_>) -> Result<usize, Errno> {
     check_clock(call.arg32(0))?;
     user_memory::write(call.arg(1), &timespec(now_ns()))?;
     Ok(0)
 }
 
-pub(super) fn clock_getres(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn clock_getres(call: Call<'_>) -> Result<usize, Errno> {
     check_clock(call.arg32(0))?;
     user_memory::write_unless_null(call.arg(1), &timespec(1))?;
     Ok(0)
 }
 
-pub(super) fn gettimeofday(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn gettimeofday(call: Call<'_>) -> Result<usize, Errno> {
     let now = now_ns();
     user_memory::write_unless_null(call.arg(0), &[now / SECOND, now % SECOND / MICROSECOND])?;
     // The time zone: Greenwich, no summer time.
@@ -87,17 +87,17 @@ pub(super) fn gettimeofday(call: &mut Call<'_>) -> Result<usize, Errno> {
 }
 
 /// CPU time is not counted: of the four times, all are zero.
-pub(super) fn times(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn times(call: Call<'_>) -> Result<usize, Errno> {
     user_memory::write_unless_null(call.arg(0), &[0u64; 4])?;
     Ok((now_ns() / (SECOND / TICKS)) as usize)
 }
 
-pub(super) fn nanosleep(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn nanosleep(call: Call<'_>) -> Result<usize, Errno> {
     let deadline = now_ns() + read_timespec(call.arg(0))?;
     sleep(deadline, call.arg(1))
 }
 
-pub(super) fn clock_nanosleep(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn clock_nanosleep(call: Call<'_>) -> Result<usize, Errno> {
     check_clock(call.arg32(0))?;
     let time = read_timespec(call.arg(2))?;
     if call.arg32(1) & linux::TIMER_ABSTIME != 0 { sleep(time, 0) } else { sleep(now_ns() + time, call.arg(3)) }
@@ -130,7 +130,7 @@ fn check_timer(which: u32) -> Result<(), Errno> {
     if which == linux::ITIMER_REAL { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-pub(super) fn setitimer(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn setitimer(call: Call<'_>) -> Result<usize, Errno> {
     check_timer(call.arg32(0))?;
     let [interval_s, interval_us, left_s, left_us]: [u64; 4] = match call.arg(1) {
         0 => [0; 4],
@@ -146,7 +146,7 @@ pub(super) fn setitimer(call: &mut Call<'_>) -> Result<usize, Errno> {
     Ok(0)
 }
 
-pub(super) fn getitimer(call: &mut Call<'_>) -> Result<usize, Errno> {
+pub(super) fn getitimer(call: Call<'_>) -> Result<usize, Errno> {
     check_timer(call.arg32(0))?;
     let timer = *thread::current().process.alarm.lock();
     user_memory::write(call.arg(1), &to_interval(timer))?;

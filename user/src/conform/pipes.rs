@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case] = &[
     ("capacity", capacity),
     ("atomic", atomic),
     ("blocking", blocking),
+    ("close-under-reader", close_under_reader),
     ("long-write", long_write),
     ("across-fork", across_fork),
 ];
@@ -137,6 +138,20 @@ fn blocking(notes: &mut Notes) {
         waiting.join().expect("the reader")
     });
     notes.note("closing-wakes-reader", answer(last));
+}
+
+/// A call that waits keeps what it reads from open, whoever closes the descriptor.
+fn close_under_reader(notes: &mut Notes) {
+    let (reader, writer) = pipe(0);
+    let (written, read) = thread::scope(|scope| {
+        let waiting = scope.spawn(|| call(libc::SYS_read, &[reader, into(&mut [0u8]), 1]));
+        thread::sleep(std::time::Duration::from_millis(20));
+        must(libc::SYS_close, &[reader]);
+        let written = call(libc::SYS_write, &[writer, at(b"z"), 1]);
+        (written, waiting.join().expect("the reader"))
+    });
+    notes.note("written", answer(written));
+    notes.note("read", answer(read));
 }
 
 fn long_write(notes: &mut Notes) {
