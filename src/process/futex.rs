@@ -2,10 +2,14 @@
 //!
 //! A waiter compares the word and joins its bucket under the bucket's lock; a waker changes the
 //! word before it takes that lock. So either the waiter sees the change or the waker the waiter.
+//!
+//! Most who wake find nobody, and those do without the lock: a waiter announces itself in the bucket before it compares the
+//! word, and a waker looks for such after it has changed it, each with a full fence in between. Whichever fence comes second,
+//! what follows it sees what the other side did first.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use mm::{PAGE_SIZE, USER_END};
 
@@ -53,7 +57,7 @@ impl Key {
         Ok(Key::Private { root: memory::current().root().number(), address })
     }
 
-    fn bucket(&self) -> &'static SpinLock<Bucket> {
+    fn bucket(&self) -> &'static Bucket {
         let mixed = match *self {
             Key::Private { root, address } => address >> 2 ^ (root as u64) << 7,
             Key::Shared { ref frame, offset } => offset >> 2 ^ (frame.number() as u64) << 10,
@@ -64,15 +68,53 @@ impl Key {
 }
 
 const BUCKET_BITS: u32 = 8;
-type Bucket = Vec<Arc<Waiter>>;
-static BUCKETS: [SpinLock<Bucket>; 1 << BUCKET_BITS] = [const { SpinLock::new(Vec::new()) }; 1 << BUCKET_BITS];
+static BUCKETS: [Bucket; 1 << BUCKET_BITS] = [const { Bucket::new() }; 1 << BUCKET_BITS];
+
+type Waiters = Vec<Arc<Waiter>>;
+
+/// Who waits at the futexes that have the same hash.
+struct Bucket {
+    waiters: SpinLock<Waiters>,
+    /// How many are in the list, about to join it or on their way out. Relaxed: fences order it, see above.
+    announced: AtomicUsize,
+}
+
+impl Bucket {
+    const fn new() -> Self {
+        Self { waiters: SpinLock::new(Vec::new()), announced: AtomicUsize::new(0) }
+    }
+
+    fn lock(&self) -> BucketGuard<'_> {
+        self.waiters.lock()
+    }
+
+    /// A thread is about to compare a word and perhaps join.
+    fn announce(&self) {
+        self.announced.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence in `has_waiters`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// A thread that was announced is gone from here.
+    fn retract(&self) {
+        self.announced.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a thread may wait here for a word that the caller has changed.
+    #[inline]
+    fn has_waiters(&self) -> bool {
+        // Pairs with the fence in `announce`.
+        fence(Ordering::SeqCst);
+        self.announced.load(Ordering::Relaxed) != 0
+    }
+}
 
 struct Waiter {
     /// What it waits for. Changes under the lock of the bucket that it leaves.
     key: SpinLock<Key>,
     bits: u32,
     thread: Arc<Thread>,
-    /// Set (Release) by the waker that took it out of its bucket; pairs with the Acquire in `wait`.
+    /// Set (Release) by the waker that took it out of its bucket; pairs with the Acquire in `await_wake`.
     woken: AtomicBool,
 }
 
@@ -84,27 +126,43 @@ impl Waiter {
 }
 
 /// Waits until somebody wakes the futex with one of `bits`, if its word is `expected`.
+#[inline(never)]
 pub fn wait(address: u64, scope: Scope, expected: u32, bits: u32, patience: Patience) -> Result<(), Errno> {
     if bits == 0 {
         return Err(Errno::EINVAL);
     }
     let key = Key::of(address, scope)?;
-    let mut bucket = key.bucket().lock();
+    let bucket = key.bucket();
+    bucket.announce();
+    let waiter = join(bucket, key, address, expected, bits).inspect_err(|_| bucket.retract())?;
+    let result = await_wake(&waiter, patience);
+    // Nobody moves it any more: it is in no bucket.
+    waiter.key.lock().bucket().retract();
+    result
+}
+
+/// Makes the running thread one that waits in this bucket, if the word is `expected`.
+fn join(bucket: &Bucket, key: Key, address: u64, expected: u32, bits: u32) -> Result<Arc<Waiter>, Errno> {
+    let mut waiters = bucket.lock();
     if read_user_u32(address).map_err(|_| Errno::EFAULT)? != expected {
         return Err(Errno::EAGAIN);
     }
-    heap::reserve(&mut bucket, 1)?;
+    heap::reserve(&mut waiters, 1)?;
     let waiter =
         Arc::new(Waiter { key: SpinLock::new(key), bits, thread: sched::current_arc(), woken: AtomicBool::new(false) });
-    bucket.push(waiter.clone());
-    drop(bucket);
+    waiters.push(waiter.clone());
+    Ok(waiter)
+}
+
+/// Waits until a waker takes the waiter out of its bucket, or takes it out itself.
+fn await_wake(waiter: &Arc<Waiter>, patience: Patience) -> Result<(), Errno> {
     loop {
         if waiter.woken.load(Ordering::Acquire) {
             return Ok(());
         }
         // An `unpark` of somebody else may come in between: look again.
         if let Err(error) = sched::park(patience) {
-            return if leave(&waiter) { Err(ended(error, patience)) } else { Ok(()) };
+            return if leave(waiter) { Err(ended(error, patience)) } else { Ok(()) };
         }
     }
 }
@@ -138,10 +196,21 @@ pub fn wake(address: u64, scope: Scope, count: usize, bits: u32) -> Result<usize
         return Err(Errno::EINVAL);
     }
     let key = Key::of(address, scope)?;
-    Ok(wake_in(&mut key.bucket().lock(), &key, count, bits))
+    let bucket = key.bucket();
+    if !bucket.has_waiters() {
+        return Ok(0);
+    }
+    Ok(wake_some(bucket, &key, count, bits))
 }
 
-fn wake_in(bucket: &mut Bucket, key: &Key, count: usize, bits: u32) -> usize {
+// Functions of their own, as `wait` and `requeue` are: who finds nobody does not pay for the registers that they need.
+
+#[inline(never)]
+fn wake_some(bucket: &Bucket, key: &Key, count: usize, bits: u32) -> usize {
+    wake_in(&mut bucket.lock(), key, count, bits)
+}
+
+fn wake_in(bucket: &mut Waiters, key: &Key, count: usize, bits: u32) -> usize {
     let mut woken = 0;
     let mut index = 0;
     while woken < count && index < bucket.len() {
@@ -170,6 +239,7 @@ pub struct Requeue {
 }
 
 /// Wakes some waiters and moves others to another futex; says how many in all.
+#[inline(never)]
 pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
     let (from, to) = (Key::of(request.from, scope)?, Key::of(request.to, scope)?);
     let (mut source, mut target) = lock_two(&from, &to);
@@ -192,7 +262,12 @@ pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
         *source[index].key.lock() = to.clone();
         moved += 1;
         match &mut target {
-            Some(target) => target.push(source.remove(index)),
+            Some(target) => {
+                // There before it is gone from here; both locks are held.
+                to.bucket().announce();
+                target.push(source.remove(index));
+                from.bucket().retract();
+            }
             // The same bucket: it stays where it is.
             None => index += 1,
         }
@@ -200,11 +275,11 @@ pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
     Ok(woken + moved)
 }
 
-type BucketGuard = SpinLockGuard<'static, Bucket>;
+type BucketGuard<'a> = SpinLockGuard<'a, Waiters>;
 
 /// Locks the buckets of both, in the order of their addresses so that two callers cannot wait for
 /// each other. The second is `None` if they are the same bucket.
-fn lock_two(from: &Key, to: &Key) -> (BucketGuard, Option<BucketGuard>) {
+fn lock_two(from: &Key, to: &Key) -> (BucketGuard<'static>, Option<BucketGuard<'static>>) {
     let (source, target) = (from.bucket(), to.bucket());
     match core::ptr::from_ref(source).cmp(&core::ptr::from_ref(target)) {
         core::cmp::Ordering::Equal => (source.lock(), None),

@@ -12,6 +12,7 @@ use crate::counted::Counted;
 use crate::qemu::Machine;
 use crate::symbols::Symbols;
 use crate::table;
+use crate::watched::Mode;
 
 /// By how much a count may grow.
 const GROWTH: f64 = 0.01;
@@ -54,7 +55,12 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     let machine = options.counting.machine(&options.machine)?;
     let mut now = BTreeMap::new();
     for bar in BARS {
-        let Some(counted) = bars::count(bar, &machine, &options.counting.plugin)? else { return Ok(false) };
+        let count = |mode| bars::count(bar, &machine, &options.counting.plugin, mode);
+        let Some(mut counted) = count(Mode::Instructions)? else { return Ok(false) };
+        if bar.work.moves_lines() {
+            let Some(lines) = count(Mode::Lines)? else { return Ok(false) };
+            counted.join(lines);
+        }
         now.insert(bar.what.to_owned(), Cost::of(&counted, &symbols));
     }
     let path = options.baseline.display();
