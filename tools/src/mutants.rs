@@ -12,12 +12,16 @@ mod trial;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
 use list::Mutant;
 use record::{Outcome, Record};
 use trial::{Trial, Verdict};
+
+use crate::workers;
 
 /// Which, and where.
 #[derive(clap::Args)]
@@ -74,19 +78,27 @@ fn try_out(options: &Options, tree: &Path, mutants: &[Mutant], record: &mut Reco
     }
     let trial = Trial::new(built.programs, &options.out)?;
     let (part, parts) = options.shard;
-    for (number, mutant) in (0..).zip(mutants) {
-        let mine = number as usize % parts == part - 1 && mutant.name.contains(&options.only);
-        if mine && built.switched.contains(&number) && !record.knows(mutant) {
-            let outcome = match trial.of(number)? {
-                Verdict::Caught(test) => Outcome::Caught(test),
-                Verdict::Hangs(tests) => Outcome::Caught(format!("{tests} never ends")),
-                Verdict::Survived => Outcome::Survived,
-            };
-            println!("{:<90} {outcome}", mutant.name);
-            record.note(mutant, outcome)?;
-        }
-    }
-    Ok(())
+    let wanted = |(number, mutant): &(u32, &Mutant)| {
+        let mine = *number as usize % parts == part - 1 && mutant.name.contains(&options.only);
+        mine && built.switched.contains(number) && !record.is_caught(mutant)
+    };
+    let mut wanted: Vec<_> = (0..).zip(mutants).filter(wanted).collect();
+    // Survivors are tried again, after the others: a test may have been added for them.
+    wanted.sort_by_key(|(_, mutant)| record.is_known(mutant));
+    let record = Mutex::new(record);
+    let known = || record.lock().expect("no thread panics with it");
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    workers::share(wanted.into_iter(), processors, |(number, mutant)| {
+        // Of what is said to change nothing, the long stages would only say the same.
+        let quick = known().is_equivalent(mutant);
+        let outcome = match trial.of(number, quick)? {
+            Verdict::Caught(test) => Outcome::Caught(test),
+            Verdict::Hangs(tests) => Outcome::Caught(format!("{tests} never ends")),
+            Verdict::Survived => Outcome::Survived,
+        };
+        println!("{:<90} {outcome}", mutant.name);
+        known().note(mutant, outcome)
+    })
 }
 
 /// A copy of a commit, and its name.

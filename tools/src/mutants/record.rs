@@ -54,15 +54,24 @@ impl Record {
         let known = fs::read_to_string(log).unwrap_or_default();
         let outcomes = known.lines().filter_map(outcome).collect();
         let reasons = fs::read_to_string(equivalent).with_context(|| equivalent.display().to_string())?;
-        let reason = |line: &str| line.split_once(" | ").map(|(key, why)| (key.trim().to_owned(), why.to_owned()));
         let equivalent = reasons.lines().filter(|line| !line.starts_with('#')).filter_map(reason).collect();
         let log = OpenOptions::new().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
         Ok(Self { log, outcomes, equivalent })
     }
 
-    /// Survivors are tried again: a test may have been added for them.
-    pub(super) fn knows(&self, mutant: &Mutant) -> bool {
+    /// Whether it was caught before.
+    pub(super) fn is_caught(&self, mutant: &Mutant) -> bool {
         matches!(self.outcomes.get(&mutant.name), Some(Outcome::Caught(_)))
+    }
+
+    /// Whether it was tried before.
+    pub(super) fn is_known(&self, mutant: &Mutant) -> bool {
+        self.outcomes.contains_key(&mutant.name)
+    }
+
+    /// Whether there is a reason why it changes nothing.
+    pub(super) fn is_equivalent(&self, mutant: &Mutant) -> bool {
+        self.equivalent.contains_key(&mutant.key())
     }
 
     /// Whether it is known not to compile.
@@ -163,4 +172,22 @@ fn outcome(line: &str) -> Option<(String, Outcome)> {
         _ => Outcome::Unviable,
     };
     Some((name, outcome))
+}
+
+/// A line of the list of equivalent mutants: key and reason. The key may name the operator `|`, the reason may not.
+fn reason(line: &str) -> Option<(String, String)> {
+    let (key, why) = line.rsplit_once(" | ")?;
+    Some((key.trim().to_owned(), why.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+
+    #[test]
+    fn a_key_may_name_the_bar() {
+        let (key, why) = reason("mm/src/a.rs: replace & with | in f | because").unwrap();
+        assert_eq!((key.as_str(), why.as_str()), ("mm/src/a.rs: replace & with | in f", "because"));
+        assert_eq!(reason("no reason"), None);
+    }
 }

@@ -119,7 +119,10 @@ impl Source {
         let is = format!("crate::mutant::is({number})");
         let new = &mutant.replacement;
         Some(match mutant.genre {
-            Genre::FnValue => (range.start..range.start, format!("if {is} {{ return {new}; }}"), String::new()),
+            Genre::FnValue => match after_items(new, &is) {
+                Some(after) => (range, "({ ".to_owned(), format!(" }}){after}")),
+                None => (range.start..range.start, format!("if {is} {{ return {new}; }}"), String::new()),
+            },
             Genre::BinaryOperator | Genre::UnaryOperator => {
                 let whole = self.places.operators.get(&range.start)?.clone();
                 let mut other = self.text[whole.clone()].to_owned();
@@ -134,6 +137,18 @@ impl Source {
             Genre::StructField => return None,
         })
     }
+}
+
+/// What follows the body of a function that returns `impl Iterator`, whose type cannot be another for one mutant: it takes
+/// away all items, and adds the one that the mutant returns.
+fn after_items(new: &str, is: &str) -> Option<String> {
+    let of_some = new.strip_prefix("Some(").and_then(|new| new.strip_suffix(')'));
+    let items = of_some.unwrap_or(new).strip_prefix("::std::iter::")?;
+    let mut after = format!(".filter(|_| !{is})");
+    if let Some(item) = items.strip_prefix("once(").and_then(|item| item.strip_suffix(')')) {
+        after += &format!(".chain({is}.then(|| {item}))");
+    }
+    Some(if of_some.is_some() { format!(".map(|all| all{after})") } else { after })
 }
 
 /// The mutant of a switched text in whose part this place lies.
@@ -223,5 +238,18 @@ fn has_let(expr: &syn::Expr) -> bool {
         syn::Expr::Let(_) => true,
         syn::Expr::Binary(binary) => has_let(&binary.left) || has_let(&binary.right),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::after_items;
+
+    #[test]
+    fn an_iterator_keeps_its_type() {
+        assert_eq!(after_items("::std::iter::empty()", "is(1)").as_deref(), Some(".filter(|_| !is(1))"));
+        let one = after_items("Some(::std::iter::once(f(0)))", "is(1)");
+        assert_eq!(one.as_deref(), Some(".map(|all| all.filter(|_| !is(1)).chain(is(1).then(|| f(0))))"));
+        assert_eq!(after_items("Some(0)", "is(1)"), None);
     }
 }

@@ -9,21 +9,33 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// The tests, in the order in which they run: program, and what its command line adds.
+/// The tests, in the order in which they run: a program, and what the names of its tests begin with; without any, those
+/// that no other stage of that program names.
 const STAGES: &[(&str, &[&str])] = &[
     ("mm", &[]),
     ("model", &["contract::"]),
     ("tables", &[]),
-    ("model", &["schemes::", "modifiers::", "lifetimes::", "hotplug::", "random::"]),
-    ("model", &["--skip", "contract::", "--skip", "schemes::", "--skip", "modifiers::", "--skip", "lifetimes::"]),
+    ("model", &["schemes::", "modifiers::", "lifetimes::", "hotplug::", "random::", "litmus::"]),
+    ("model", &[]),
 ];
+/// How many of them take less than a second.
+const QUICK: usize = 3;
 /// Random programs of the model for each mutant.
 const SEEDS: &str = "20";
 /// No stage is ended before it had so much of a processor, nor so much time.
 const LEAST_PROCESSOR: Duration = Duration::from_secs(10);
 const LEAST_TIME: Duration = Duration::from_secs(60);
 /// How many times as long as without a mutant a stage may take, in either.
-const PATIENCE: u32 = 10;
+const PATIENCE: u32 = 4;
+
+/// What a stage adds to the command line of its program.
+fn arguments((program, names): &(&str, &'static [&'static str])) -> Vec<&'static str> {
+    if !names.is_empty() {
+        return names.to_vec();
+    }
+    let others = STAGES.iter().filter(|(other, _)| other == program).flat_map(|(_, names)| *names);
+    others.flat_map(|name| ["--skip", name]).collect()
+}
 
 /// What the tests said.
 #[derive(Clone, PartialEq, Debug)]
@@ -38,20 +50,21 @@ pub(super) enum Verdict {
 /// The test programs, and how long they take without a mutant.
 pub(super) struct Trial {
     programs: BTreeMap<String, PathBuf>,
-    log: PathBuf,
+    /// Where each run's output is kept while it runs.
+    out: PathBuf,
     limits: Vec<(Duration, Duration)>,
 }
 
 impl Trial {
     /// Runs everything once without a mutant; it must pass.
     pub(super) fn new(programs: BTreeMap<String, PathBuf>, out: &Path) -> Result<Self> {
-        let mut trial = Self { programs, log: out.join("test.log"), limits: Vec::new() };
+        let mut trial = Self { programs, out: out.to_owned(), limits: Vec::new() };
         for stage in STAGES {
             let never = (Duration::MAX, Duration::MAX);
             let start = Instant::now();
             let (verdict, processor) = trial.stage(None, stage, never)?;
             let took = start.elapsed();
-            anyhow::ensure!(verdict == Verdict::Survived, "without a mutant: {verdict:?}, see {}", trial.log.display());
+            anyhow::ensure!(verdict == Verdict::Survived, "without a mutant: {verdict:?}");
             println!("{} {}: {:.1} s without a mutant", stage.0, stage.1.join(" "), took.as_secs_f32());
             let limit = ((processor * PATIENCE).max(LEAST_PROCESSOR), (took * PATIENCE).max(LEAST_TIME));
             trial.limits.push(limit);
@@ -59,9 +72,10 @@ impl Trial {
         Ok(trial)
     }
 
-    /// What the tests say of a mutant.
-    pub(super) fn of(&self, number: u32) -> Result<Verdict> {
-        for (stage, limit) in STAGES.iter().zip(&self.limits) {
+    /// What the tests say of a mutant, or only the quick ones.
+    pub(super) fn of(&self, number: u32, quick: bool) -> Result<Verdict> {
+        let stages = if quick { QUICK } else { STAGES.len() };
+        for (stage, limit) in STAGES.iter().zip(&self.limits).take(stages) {
             let (verdict, _) = self.stage(Some(number), stage, *limit)?;
             if verdict != Verdict::Survived {
                 return Ok(verdict);
@@ -74,14 +88,16 @@ impl Trial {
     fn stage(
         &self,
         mutant: Option<u32>,
-        (program, arguments): &(&str, &[&str]),
+        stage: &(&str, &'static [&'static str]),
         limit: (Duration, Duration),
     ) -> Result<(Verdict, Duration)> {
-        let path = self.programs.get(*program).with_context(|| format!("Cargo built no tests `{program}`"))?;
+        let program = stage.0;
+        let path = self.programs.get(program).with_context(|| format!("Cargo built no tests `{program}`"))?;
         let mut tests = Command::new(path);
-        tests.args(*arguments).env("LAZULI_SEEDS", SEEDS).env("RUST_BACKTRACE", "0").env("PROPTEST_CASES", "32");
+        tests.args(arguments(stage)).env("LAZULI_SEEDS", SEEDS).env("RUST_BACKTRACE", "0").env("PROPTEST_CASES", "32");
         tests.stdin(Stdio::null()).stderr(Stdio::null());
-        tests.stdout(File::create(&self.log).with_context(|| self.log.display().to_string())?);
+        let log = self.out.join(mutant.map_or("sound.log".to_owned(), |number| format!("{number}.log")));
+        tests.stdout(File::create(&log).with_context(|| log.display().to_string())?);
         if let Some(number) = mutant {
             tests.env("LAZULI_MUTANT", number.to_string());
         }
@@ -90,7 +106,7 @@ impl Trial {
         let mut processor = Duration::ZERO;
         let verdict = loop {
             let ended = child.try_wait().context("cannot wait for the tests")?;
-            if let Some(test) = self.first_failure() {
+            if let Some(test) = first_failure(&log) {
                 break Verdict::Caught(test);
             }
             match ended {
@@ -99,21 +115,24 @@ impl Trial {
                 None => processor = processor_time(&child).unwrap_or(processor),
             }
             if processor > limit.0 || start.elapsed() > limit.1 {
-                break Verdict::Hangs((*program).to_owned());
+                break Verdict::Hangs(program.to_owned());
             }
             thread::sleep(Duration::from_millis(20));
         };
         // It may have ended by itself meanwhile.
         let _ = child.kill();
         child.wait().context("cannot wait for the tests")?;
+        if mutant.is_some() {
+            fs::remove_file(&log).with_context(|| log.display().to_string())?;
+        }
         Ok((verdict, processor))
     }
+}
 
-    fn first_failure(&self) -> Option<String> {
-        let log = fs::read(&self.log).ok()?;
-        let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
-        String::from_utf8_lossy(&log).lines().find_map(failed)
-    }
+fn first_failure(log: &Path) -> Option<String> {
+    let log = fs::read(log).ok()?;
+    let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
+    String::from_utf8_lossy(&log).lines().find_map(failed)
 }
 
 /// The time that a program has had on processors: fields 14 and 15 of its `stat`, in hundredths of a second.
@@ -122,4 +141,17 @@ fn processor_time(child: &Child) -> Option<Duration> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_stage_runs_what_no_other_does() {
+        assert_eq!(arguments(&("tables", &[])), [""; 0]);
+        let rest = arguments(&("model", &[]));
+        assert!(rest.windows(2).any(|pair| pair == ["--skip", "contract::"]), "{rest:?}");
+        assert_eq!(arguments(&("model", &["contract::"])), ["contract::"]);
+    }
 }
