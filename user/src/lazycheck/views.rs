@@ -1,5 +1,7 @@
 //! One address space on several CPUs: a change made on one is seen on all.
 
+use std::mem::ManuallyDrop;
+
 use super::{
     Check,
     crew::{self, Crew, RESTS},
@@ -15,6 +17,7 @@ use crate::{
 pub(super) const CHECKS: &[Check] = &[
     ("munmap-is-seen", || both(munmap)),
     ("range-munmap-is-seen", || both(range_munmap)),
+    ("table-goes-with-its-page", || both(table_goes)),
     ("replaced-page-is-seen", || both(replaced)),
     ("dontneed-is-seen", || both(dontneed)),
     ("read-only-is-seen", || both(read_only)),
@@ -85,6 +88,29 @@ fn range_munmap(crew: &Crew, round: usize) -> Verdict {
     crew.settle();
     drop(range);
     places.iter().try_for_each(|&place| all_load(crew, place, None))
+}
+
+/// The only page of its table: with it goes the table, and no CPU may find the way there any more.
+fn table_goes(crew: &Crew, _: usize) -> Verdict {
+    const TABLE: usize = 512 * PAGE;
+    // Others may map something where we leave holes: it goes piece by piece.
+    let range = ManuallyDrop::new(Mapping::private(2 * TABLE)?);
+    let (start, page) = (address(&range), address(&range).next_multiple_of(TABLE as u64));
+    let unmap = |from: u64, to: u64| {
+        // SAFETY: the pages belong to `range`, which holds no reference into them and may find them gone.
+        let failed = unsafe { libc::munmap(from as *mut _, (to - from) as usize) } != 0;
+        ensure(!failed, || format!("munmap of {from:#x} to {to:#x} fails"))
+    };
+    let end = page + PAGE as u64;
+    unmap(end, start + 2 * TABLE as u64)?;
+    if start < page {
+        unmap(start, page)?;
+    }
+    range.touch((page - start) as usize / PAGE);
+    all_load(crew, page, Some(1))?;
+    crew.settle();
+    unmap(page, end)?;
+    all_load(crew, page, None)
 }
 
 fn replaced(crew: &Crew, round: usize) -> Verdict {
