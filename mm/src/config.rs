@@ -331,6 +331,19 @@ mod tests {
         );
     }
 
+    #[test]
+    fn only_plain_shootdown_asks_all_of_the_mask_each_time() {
+        let with = |options: &[(&'static str, &'static str)]| {
+            let mut config = Config::default();
+            options.iter().for_each(|(option, value)| config.set(option, value).unwrap());
+            config.shoots_each()
+        };
+        let shootdown = ("lazy_tlb", "shootdown");
+        assert!(with(&[shootdown]) && with(&[shootdown, ("lazy_tlb.target", "mask")]));
+        assert!(!with(&[shootdown, ("lazy_tlb.target", "slot")]) && !with(&[shootdown, ("lazy_tlb.batch", "3")]));
+        assert!(!with(&[("lazy_tlb", "handoff")]) && !with(&[("lazy_tlb", "handoff"), ("lazy_tlb.target", "slot")]));
+    }
+
     /// What is not done is not taken in silence.
     #[test]
     fn an_option_of_ours_must_be_known() {

@@ -176,15 +176,20 @@ mod tests {
 
     #[test]
     fn cpus_come_and_go() {
-        let mut set = CpuSet::first(66);
-        set.remove(CpuId(65));
-        set.remove(CpuId(65));
+        let mut set = CpuSet::first(130);
+        set.remove(CpuId(129));
+        set.remove(CpuId(129));
         set.remove(CpuId(0));
-        assert_eq!((set.count(), set.contains(CpuId(0)), set.contains(CpuId(64))), (64, false, true));
-        assert_eq!(set.words()[..2], [!1, 1]);
+        assert_eq!((set.count(), set.contains(CpuId(0)), set.contains(CpuId(128))), (128, false, true));
+        assert_eq!(set.words()[..3], [!1, !0, 1]);
         assert_eq!(CpuSet::from_words(set.words()), set);
-        assert_eq!(set.union(&CpuSet::only(CpuId(0))), CpuSet::first(65));
+        assert_eq!(set.union(&CpuSet::only(CpuId(0))), CpuSet::first(129));
         assert_eq!(set.union(&set), set);
+    }
+
+    #[test]
+    fn a_set_is_printed_as_numbers() {
+        assert_eq!(std::format!("{:?}", CpuSet::from_words(&[0b1010])), "{1, 3}");
     }
 
     #[test]

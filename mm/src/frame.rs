@@ -289,6 +289,8 @@ impl<M: Machine> FrameAllocator<M> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::fake::{BASE, Fake};
     use alloc::vec;
@@ -373,6 +375,46 @@ mod tests {
         let frames = frames(4, 0..4);
         let table = frames.alloc_root().unwrap();
         frames.put(table);
+    }
+
+    #[test]
+    #[should_panic(expected = "freed twice")]
+    fn a_table_is_freed_once() {
+        let frames = frames(4, 0..4);
+        let table = frames.alloc_table(3).unwrap();
+        let mut list = FrameList::new();
+        frames.free_table_into(table, &mut list);
+        frames.free_table_into(table, &mut list);
+    }
+
+    #[test]
+    fn what_is_refused_is_counted() {
+        let frames = frames(4, 0..2);
+        let free = std::panic::AssertUnwindSafe(|| frames.put(numbered(3)));
+        assert_eq!(frames.refused(), 0);
+        assert!(std::panic::catch_unwind(free).is_err());
+        assert_eq!(frames.refused(), 1);
+    }
+
+    #[test]
+    fn references_are_counted_of_data_only() {
+        let frames = frames(4, 1..4);
+        frames.keep(BASE..BASE + 1);
+        let (table, data) = (frames.alloc_root().unwrap(), frames.alloc().unwrap());
+        let counted = [numbered(0), table, data, numbered(3), Frame::from_number(BASE + 4)];
+        assert_eq!(counted.map(|frame| frames.references(frame)), [0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_list_that_was_emptied_adds_nothing() {
+        let frames = frames(2, 0..2);
+        let given: [_; 2] = core::array::from_fn(|_| frames.alloc().unwrap());
+        let (mut list, mut emptied) = (FrameList::new(), FrameList::new());
+        frames.put_into(given[0], &mut list);
+        frames.put_into(given[1], &mut emptied);
+        let taken = emptied.pop(frames.info);
+        list.prepend(frames.info, emptied);
+        assert_eq!((taken, list.len(), list.pop(frames.info)), (Some(1), 1, Some(0)));
     }
 
     #[test]

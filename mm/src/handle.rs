@@ -317,3 +317,21 @@ impl<M: Machine> Mm<M> {
         MmRef(NonNull::from(self))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::format;
+
+    use crate::Mm;
+    use crate::fake::Fake;
+
+    #[test]
+    fn a_handle_is_printed_as_what_it_holds() {
+        Fake::start(20);
+        let user = Mm::<Fake>::create().unwrap();
+        let reference = user.grab_ref();
+        let printed = format!("Mm({:?}, users 1, count 2)", user.root());
+        assert_eq!([format!("{user:?}"), format!("{reference:?}")], [printed.clone(), printed]);
+    }
+}

@@ -287,6 +287,14 @@ mod tests {
 
     const FRAME: PhysAddr = PhysAddr(0x0000_0ab1_2345_6000);
 
+    #[test]
+    fn what_a_page_is_already_it_stays() {
+        let fresh = Descriptor::page(Frame::containing(FRAME), Protection::READ_WRITE).as_untouched();
+        let (touched, shared) = (fresh.as_touched(), fresh.as_copy_on_write());
+        assert_eq!((touched.as_touched().bits(), shared.as_copy_on_write().bits()), (touched.bits(), shared.bits()));
+        assert_eq!(alloc::format!("{:?}", Descriptor::EMPTY), "Descriptor(0x0000000000000000)");
+    }
+
     fn page(protection: Protection) -> u64 {
         Descriptor::page(Frame::containing(FRAME), protection).bits()
     }

@@ -310,6 +310,19 @@ mod tests {
     }
 
     #[test]
+    fn a_range_meets_the_regions_that_share_a_page_with_it() {
+        let regions = with([(10, 12), (14, 16), (20, 22)]);
+        let met = |range| {
+            let range = pages(range);
+            regions.overlapping(&range).map(|region| region.pages.start.number()).collect::<Vec<_>>()
+        };
+        assert_eq!(met(11..15), [10, 14]);
+        assert_eq!(met(11..20), [10, 14]);
+        assert_eq!((met(12..14), met(0..10), met(0..100)), (vec![], vec![], vec![10, 14, 20]));
+        assert!(anonymous(5..5, Protection::READ).is_empty() && !anonymous(5..6, Protection::READ).is_empty());
+    }
+
+    #[test]
     fn removal_cuts_through_the_middle() {
         let mut regions = with([(10, 20), (30, 40)]);
         regions.remove(&pages(12..35));

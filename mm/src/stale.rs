@@ -217,4 +217,27 @@ mod tests {
         stale.add_narrowed(Page::from_number(1));
         assert_eq!(mem::replace(&mut stale.extent, Extent::Nothing), Extent::All);
     }
+
+    /// Its walk caches go, whatever else goes before or after it.
+    #[test]
+    fn a_table_among_pages_is_not_forgotten() {
+        let frames = &Fake::start(10).frames;
+        let mm = Mm::<Fake>::create().unwrap();
+        let pages = |range: core::ops::Range<u64>| Page::from_number(range.start)..Page::from_number(range.end);
+        let free = frames.free();
+        for table_first in [false, true] {
+            let mut stale = Stale::<Fake>::new();
+            let table = frames.alloc_table(LEAF_LEVEL).unwrap();
+            if table_first {
+                stale.add_table(table, pages(4..6));
+            }
+            stale.add_narrowed(Page::from_number(9));
+            if !table_first {
+                stale.add_table(table, pages(4..6));
+            }
+            assert_eq!(stale.extent(), &Extent::Pages { pages: pages(4..10), tables: true });
+            stale.flush(&mm);
+            assert_eq!(frames.free(), free);
+        }
+    }
 }

@@ -169,3 +169,21 @@ impl Gauge {
         self.max.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gauge_knows_now_and_the_most() {
+        let gauge = Gauge::new();
+        gauge.rise();
+        gauge.rise();
+        gauge.fall();
+        assert_eq!((gauge.now(), gauge.max()), (1, 2));
+        gauge.rise();
+        gauge.fall();
+        gauge.fall();
+        assert_eq!((gauge.now(), gauge.max()), (0, 2));
+    }
+}

@@ -40,3 +40,15 @@ pub(crate) fn entry<M: Machine>() -> Entry {
 pub(crate) fn departure<M: Machine>() -> Departure {
     FIXED.map_or_else(M::departure, Departure::plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_named_as_the_option_is() {
+        for scheme in [Scheme::Refcount, Scheme::Shootdown, Scheme::Handoff, Scheme::Qsbr, Scheme::Eager] {
+            assert_eq!(named(scheme.name().as_bytes()), scheme);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //!
 //! What a barrier of the architecture does beyond C11, loom does not know: `litmus/` and the lying machine answer for it.
 
+mod code;
 mod host;
 mod lifetimes;
 mod numbers;

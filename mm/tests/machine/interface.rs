@@ -1,7 +1,7 @@
 //! The machine, as `mm` sees it: every call is a step.
 
 use crate::pte::Table;
-use crate::{Complaint, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr};
+use crate::{Complaint, Counter, CpuId, CpuSet, CpuState, Frame, IpiReason, Machine, Point, Sequence, System, Ttbr};
 
 use super::{Event, State, World, interrupts, kernel, this_cpu, this_thread, world};
 
@@ -141,6 +141,11 @@ impl Machine for Lying {
 
     fn now_ns() -> u64 {
         world().lock().now_ns()
+    }
+
+    fn event(counter: Counter, about: impl FnOnce() -> u64) {
+        let about = about();
+        world().lock().about[counter as usize] = about;
     }
 
     fn complain(complaint: Complaint) {

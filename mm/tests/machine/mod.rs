@@ -33,7 +33,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use crate::frame::{FrameAllocator, FrameInfo};
 use crate::pte::Table;
-use crate::{Complaint, Frame, System};
+use crate::{Complaint, Counter, Frame, System};
 
 use baton::{Core, Thread, ThreadId};
 use hardware::Cpu;
@@ -89,6 +89,8 @@ pub struct State {
     pub expected: Vec<Complaint>,
     /// The complaints that came.
     pub complaints: Vec<Complaint>,
+    /// By [`Counter`]: what the event that was counted last was about.
+    pub about: [u64; Counter::ALL.len()],
     /// SGIs sent to invalidate.
     pub flushes: u64,
     /// SGIs sent to shoot.
@@ -269,6 +271,7 @@ impl State {
             senders: 0,
             reaper: None,
             reaper_due: None,
+            about: [0; Counter::ALL.len()],
             ending: false,
             told: None,
             waited: 0,

@@ -77,6 +77,43 @@ fn t24_a_cpu_that_comes_late() {
     });
 }
 
+/// A CPU that has not switched since a generation ended goes straight into an `Mm` that has its number already: it forgets
+/// what it knows of that number first.
+#[test]
+fn t24_a_cpu_comes_late_into_a_number_of_the_new_generation() {
+    scarce(|d| {
+        let user = furnished(&d);
+        let old = user.context().asid().expect("it ran");
+        let own = user.clone();
+        d.on(1, move || {
+            kernel::exec(own);
+            assert_eq!(load(ONE), Ok(0x400));
+            kernel::exec(kernel::create());
+        });
+        roll_over(&d, 0, 1);
+        let heir = loop {
+            let heir = d.on(0, || {
+                let user = kernel::create();
+                user::map(&user, pages(0x400, 0x401), Protection::READ_WRITE);
+                kernel::exec(user.clone());
+                user
+            });
+            if heir.context().asid() == Some(old) {
+                break heir;
+            }
+            d.on(0, move || kernel::put(heir));
+        };
+        d.on(1, move || {
+            kernel::exec(heir);
+            assert_eq!(load(ONE), Ok(0), "a new page is empty");
+            let asid = kernel::own().expect("just entered").context().asid();
+            assert_eq!(asid, Some(old), "it runs elsewhere under this number");
+        });
+        d.on(0, move || kernel::put(user));
+        d.finish();
+    });
+}
+
 /// T25: a CPU is lazy on an `Mm` of an old generation, which runs elsewhere meanwhile. It keeps its
 /// number, so an unmap reaches both.
 #[test]
@@ -203,6 +240,38 @@ fn two_lazy_cpus_keep_one_number() {
             });
             d.wake(tasks[0], 1);
             d.resume(tasks[1], 2);
+            d.on(0, move || kernel::put(user));
+            d.finish();
+        }
+    }
+}
+
+/// CPUs 1 and 2 are lazy on one `Mm` at the end of a generation. CPU 1 takes the number on into the next, and leaves: at the
+/// end of that one CPU 2 still has it loaded, so it is nobody else's, nor does the `Mm` get another.
+#[test]
+fn a_lazy_cpu_keeps_the_number_that_another_took_on() {
+    for config in configs() {
+        for seed in 0..2 {
+            let d = Director::new(Setup::with(3, config, seed).asid_bits(3));
+            let user = furnished(&d);
+            let [first, second] = [1, 2].map(|cpu| reader(&d, cpu, &user, || assert_eq!(load(ONE), Err(Unmapped))));
+            let lazy = !d.on_init().contains(&2);
+            let number = user.context().asid();
+            roll_over(&d, 0, 1);
+            churn(&d, 1);
+            let own = user.clone();
+            d.on(1, move || kernel::exec(own));
+            churn(&d, 1);
+            roll_over(&d, 0, 1);
+            let own = user.clone();
+            d.on(0, move || {
+                kernel::exec(own);
+                assert_eq!(load(ONE), Ok(0x400));
+                user::unmap(&kernel::own().expect("just entered"), ONE..ONE.offset(1));
+            });
+            assert!(!lazy || user.context().asid() == number, "reserved while a CPU has it loaded");
+            d.wake(first, 1);
+            d.resume(second, 2);
             d.on(0, move || kernel::put(user));
             d.finish();
         }

@@ -6,7 +6,7 @@
 use mm::Op::{DsbIsh, DsbIshst, DsbNsh, DsbNshst, Isb, MsrTtbr0};
 use mm::Sequence::{self, *};
 use mm::pte::{ENTRIES, Protection};
-use mm::{FlushMode, Machine, Mm, Op, Page, Scheme, Ttbr};
+use mm::{Counter, FlushMode, Machine, Mm, Op, Page, Scheme, Ttbr};
 
 use crate::machine::director::{Director, each};
 use crate::machine::kernel::{self, masked};
@@ -155,10 +155,36 @@ fn rollover() {
             last,
             [plain(TaskSwitch), plain(PublishHolder), plain(PublishAsid), plain(FlushLocal), root(&users[3])]
         );
+        // The machine is told which generation begins, the first being 1, and which number is given.
+        let about = |counter: Counter| world().lock().about[counter as usize];
+        let asid = users[3].context().asid().expect("it runs");
+        assert_eq!([about(Counter::AsidRollovers), about(Counter::AsidsGiven)], [2, u64::from(asid.0)]);
         // The one that was loaded kept its number; the others' are free again.
         assert_eq!(switch(Some(&users[3]), Some(&users[2])), [plain(TaskSwitch), plain(PublishAsid), root(&users[2])]);
         switch(Some(&users[2]), None);
         users.into_iter().for_each(kernel::put);
+    });
+    d.finish();
+}
+
+/// Each way to switch is counted as what it is, and the machine is told which root it is about.
+#[test]
+fn switches_are_counted_and_told() {
+    let d = Director::new(Setup::new(1, Scheme::Shootdown, 3));
+    d.on(0, || {
+        let (a, b) = (kernel::create(), kernel::create());
+        let counted = |prev: Option<&Mm<Lying>>, next: Option<&Mm<Lying>>, counter: Counter, about: &Mm<Lying>| {
+            let before = Lying::system().total(counter);
+            switch(prev, next);
+            assert_eq!(Lying::system().total(counter), before + 1, "{counter:?}");
+            assert_eq!(world().lock().about[counter as usize], about.root().address().0, "{counter:?}");
+        };
+        counted(None, Some(&a), Counter::SwitchKernelOther, &a);
+        counted(Some(&a), Some(&b), Counter::SwitchUserUser, &b);
+        counted(Some(&b), None, Counter::SwitchUserKernel, &b);
+        counted(None, Some(&b), Counter::SwitchKernelSame, &b);
+        switch(Some(&b), None);
+        [a, b].into_iter().for_each(kernel::put);
     });
     d.finish();
 }

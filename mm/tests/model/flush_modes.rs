@@ -2,7 +2,7 @@
 
 use mm::fault::FaultError::{Denied, Unmapped};
 use mm::pte::Protection;
-use mm::{Config, Counter, CpuId, FlushMode, Hardware, Point, Scheme};
+use mm::{Config, Counter, CpuId, FlushMode, Hardware, Point, Scheme, Target};
 
 use super::flush::{ONE, TWO, furnished, just, reader};
 use crate::machine::Setup;
@@ -168,6 +168,25 @@ fn t39_one_cpu_alone_is_flushed_alone() {
         assert_eq!((d.lock().flushes - asked, broadcasts(&d)), (more, 0), "{config:?}");
         end(d, user);
     });
+}
+
+/// The teardown's flush under `tlbi=auto` asks a lazy CPU only where plain shootdown would send the SGI anyway, to make it
+/// leave; else the hardware tells it.
+#[test]
+fn auto_sends_no_sgi_where_no_scheme_would() {
+    in_modes(
+        2,
+        |config| config.flush == FlushMode::Auto && !config.retire,
+        |d, config| {
+            let user = furnished(&d);
+            d.make_lazy(1, &user);
+            let lazy = !d.on_init().contains(&1);
+            d.on(0, move || kernel::put(user));
+            let asks = config.scheme == Scheme::Shootdown && config.target == Target::Mask && config.batch == 0;
+            assert!(!lazy || d.lock().flushes == u64::from(asks), "{config:?}: {} asked", d.lock().flushes);
+            d.finish();
+        },
+    );
 }
 
 /// T39: a second CPU loads the `Mm`, and its walker reads what it finds, at each point of a flush

@@ -158,6 +158,7 @@ impl Machine for Fake {
 
     fn first_frame_of(pages: &'static [u8]) -> Option<Frame> {
         let (image, first) = IMAGE.get();
+        assert!(!pages.is_empty() && pages.len().is_multiple_of(4096), "whole pages are asked about");
         let at = image.chunks_exact(4096).position(|kept| core::ptr::eq(kept.as_ptr(), pages.as_ptr()))?;
         Some(Frame::from_number(first + at))
     }

@@ -4,6 +4,7 @@ extern crate mm as under_test;
 
 #[path = "../support/fake.rs"]
 pub mod fake;
+pub mod leaks;
 pub mod order;
 pub mod property;
 pub mod ranges;

@@ -402,6 +402,17 @@ fn bytes_are_written_across_pages() {
 }
 
 #[test]
+fn bytes_may_begin_within_a_word_and_fill_others() {
+    let program = Running::start(20);
+    program.map(HERE, 1);
+    let bytes: [u8; 20] = core::array::from_fn(|index| index as u8 + 1);
+    program.mm.space().write_bytes(&program.mm, HERE + 5, &bytes).unwrap();
+    let words = [0, 8, 16, 24].map(|at| word(&program.mm, HERE + at).unwrap());
+    let expected = [0x0302_0100_0000_0000, 0x0b0a_0908_0706_0504, 0x1312_1110_0f0e_0d0c, 0x14];
+    assert_eq!(words, expected);
+}
+
+#[test]
 fn mappings_find_their_place() {
     let program = Running::start(50);
     let map = |placement, length| {
@@ -419,7 +430,14 @@ fn mappings_find_their_place() {
     assert_eq!(map(Placement::At(mm::USER_END - PAGE), 2 * PAGE), Err(MapError::Beyond));
     assert_eq!(map(Placement::Anywhere, mm::USER_END - PAGE), Err(MapError::OutOfMemory));
     assert_eq!(map(Placement::Anywhere, u64::MAX), Err(MapError::OutOfMemory));
+    assert_eq!(map(Placement::At(HERE), mm::USER_END), Err(MapError::Beyond));
+    assert_eq!(map(Placement::At(HERE), mm::USER_END + PAGE), Err(MapError::OutOfMemory), "there is no such place");
+    // All that may be given at once: then there is nothing left, below it neither.
+    assert_eq!(map(Placement::At(mm::space::LOWEST), CEILING - mm::space::LOWEST), Ok(mm::space::LOWEST));
+    assert_eq!(map(Placement::Anywhere, PAGE), Err(MapError::OutOfMemory));
     let unmap = |address, length| program.mm.space().unmap(&program.mm, address, length);
+    assert_eq!(unmap(mm::space::LOWEST, PAGE), Ok(()));
+    assert_eq!(map(Placement::Anywhere, PAGE), Ok(mm::space::LOWEST));
     assert_eq!(unmap(HERE, 0), Err(MapError::Invalid));
     assert_eq!(unmap(HERE, u64::MAX), Err(MapError::Beyond));
 }
@@ -434,8 +452,10 @@ fn the_break_moves_both_ways() {
     assert_eq!(brk(0), start);
     assert_eq!(brk(start + 100), start + 100);
     program.touch(start, Access::Write);
+    assert_eq!(brk(start + 200), start + 200, "within the page that is there");
     assert_eq!(handle_fault(&program.mm, start + PAGE, Access::Read), Err(mm::fault::FaultError::Unmapped));
     assert_eq!(brk(start + 5 * PAGE), start + 5 * PAGE);
+    program.touch(start + 4 * PAGE, Access::Write);
     assert_eq!(brk(start - 1), start + 5 * PAGE, "below the heap");
     program.map(start + 6 * PAGE, 1);
     assert_eq!(brk(start + 7 * PAGE), start + 5 * PAGE, "something is in the way");
@@ -443,6 +463,18 @@ fn the_break_moves_both_ways() {
     assert_eq!(child.space().brk(&child, 0), start + 5 * PAGE, "a child has its parent's heap");
     assert_eq!(brk(start), start);
     assert_eq!(program.mm.space().tables().resident(), 1, "only what was in the way");
+}
+
+#[test]
+fn shared_memory_may_take_the_last_frame() {
+    let program = Running::start(20);
+    program.map(HERE, 1);
+    let attributes = Attributes { sharing: Sharing::Shared, ..Attributes::anonymous(Protection::READ_WRITE) };
+    // The tables are there.
+    let free = program.system.frames.free() as u64;
+    let map = |length| program.mm.space().map(&program.mm, Placement::At(HERE + PAGE), length, attributes);
+    assert_eq!(map((free + 1) * PAGE), Err(MapError::OutOfMemory));
+    assert_eq!((map(free * PAGE), program.system.frames.free()), (Ok(HERE + PAGE), 0));
 }
 
 #[test]
