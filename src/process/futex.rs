@@ -239,10 +239,21 @@ pub struct Requeue {
 }
 
 /// Wakes some waiters and moves others to another futex; says how many in all.
+///
+/// The target is announced before the word is compared and before the first is woken, as a waiter announces itself before it
+/// looks. Were it announced only when one moves there, whoever is woken first could take and leave the lock that the
+/// target stands for, find nobody announced, and never wake those who are about to be moved.
 #[inline(never)]
 pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
     let (from, to) = (Key::of(request.from, scope)?, Key::of(request.to, scope)?);
-    let (mut source, mut target) = lock_two(&from, &to);
+    to.bucket().announce();
+    let result = wake_and_move(request, &from, &to);
+    to.bucket().retract();
+    result
+}
+
+fn wake_and_move(request: &Requeue, from: &Key, to: &Key) -> Result<usize, Errno> {
+    let (mut source, mut target) = lock_two(from, to);
     if let Some(expected) = request.expected
         && read_user_u32(request.from).map_err(|_| Errno::EFAULT)? != expected
     {
@@ -251,11 +262,11 @@ pub fn requeue(request: &Requeue, scope: Scope) -> Result<usize, Errno> {
     if let Some(target) = &mut target {
         heap::reserve(target, request.moved.min(source.len()))?;
     }
-    let woken = wake_in(&mut source, &from, request.wake, u32::MAX);
+    let woken = wake_in(&mut source, from, request.wake, u32::MAX);
     let mut moved = 0;
     let mut index = 0;
     while moved < request.moved && index < source.len() {
-        if *source[index].key.lock() != from {
+        if *source[index].key.lock() != *from {
             index += 1;
             continue;
         }
