@@ -21,6 +21,8 @@ pub(crate) fn parse(scheme: &str, console: &str) -> Vec<Measurement> {
 }
 
 fn parse_line(scheme: &str, line: &str) -> Option<Measurement> {
+    // Linux may print a message of its own, `[   47.112888] …`, before it has sent the end of our line.
+    let line = line.split('[').next()?;
     let words = line.trim_end().strip_prefix("result ")?.split(' ').filter_map(|word| word.split_once('='));
     let (mut workload, mut fields) = (None, BTreeMap::new());
     for (key, value) in words {
@@ -294,6 +296,13 @@ mod tests {
              Columns of \"-\" are counts.\n"
         );
         assert!(clocks(&all(""), "").contains("none on this CPU"));
+    }
+
+    #[test]
+    fn a_message_of_the_kernel_may_end_the_line() {
+        let cut = parse("", "result workload=a ops=2 ns=1 hz=62500000[   47.112888] reboot: Power down");
+        assert_eq!(cut, parse("", "result workload=a ops=2 ns=1 hz=62500000"));
+        assert_eq!(cut.len(), 1);
     }
 
     #[test]
