@@ -5,7 +5,7 @@
 //!
 //! Most who wake find nobody, and those do without the lock: a waiter announces itself in the bucket before it compares the
 //! word, and a waker looks for such after it has changed it, each with a full fence in between. Whichever fence comes second,
-//! what follows it sees what the other side did first.
+//! what follows it sees what the other side did first (mm/litmus/futex.litmus).
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

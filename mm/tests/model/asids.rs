@@ -4,7 +4,7 @@ use mm::fault::FaultError::Unmapped;
 use mm::pte::Protection;
 use mm::{Asid, Counter, Page, Point};
 
-use super::flush::{furnished, reader};
+use super::flush::{furnished, reader, unmap_from_within};
 use crate::machine::Setup;
 use crate::machine::director::{Director, configs};
 use crate::machine::kernel::{self, User};
@@ -124,12 +124,7 @@ fn t25_lazy_across_a_rollover() {
         let lazy = !d.on_init().contains(&1);
         let number = user.context().asid();
         roll_over(&d, 0, 3);
-        let own = user.clone();
-        d.on(0, move || {
-            kernel::exec(own);
-            assert_eq!(load(ONE), Ok(0x400));
-            user::unmap(&kernel::own().expect("just entered"), ONE..ONE.offset(1));
-        });
+        unmap_from_within(&d, &user);
         assert!(!lazy || user.context().asid() == number, "reserved while a CPU has it loaded");
         d.resume(task, 1);
         d.on(0, move || kernel::put(user));
@@ -263,12 +258,7 @@ fn a_lazy_cpu_keeps_the_number_that_another_took_on() {
             d.on(1, move || kernel::exec(own));
             churn(&d, 1);
             roll_over(&d, 0, 1);
-            let own = user.clone();
-            d.on(0, move || {
-                kernel::exec(own);
-                assert_eq!(load(ONE), Ok(0x400));
-                user::unmap(&kernel::own().expect("just entered"), ONE..ONE.offset(1));
-            });
+            unmap_from_within(&d, &user);
             assert!(!lazy || user.context().asid() == number, "reserved while a CPU has it loaded");
             d.wake(first, 1);
             d.resume(second, 2);

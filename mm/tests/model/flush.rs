@@ -47,6 +47,16 @@ pub(super) fn reader(d: &Director, cpu: usize, user: &User, again: impl FnOnce()
     })
 }
 
+/// Runs in `user` on CPU 0, finds its first page, and unmaps it.
+pub(super) fn unmap_from_within(d: &Director, user: &User) {
+    let user = user.clone();
+    d.on(0, move || {
+        kernel::exec(user);
+        assert_eq!(load(ONE), Ok(ONE.number()));
+        user::unmap(&kernel::own().expect("just entered"), just(ONE));
+    });
+}
+
 /// Does something to an address space on CPU 2, in a kernel thread that is only a user of it.
 fn from_outside(d: &Director, user: &User, what: impl FnOnce(&User) + Send + 'static) {
     let user = user.clone();

@@ -174,19 +174,16 @@ fn t39_one_cpu_alone_is_flushed_alone() {
 /// leave; else the hardware tells it.
 #[test]
 fn auto_sends_no_sgi_where_no_scheme_would() {
-    in_modes(
-        2,
-        |config| config.flush == FlushMode::Auto && !config.retire,
-        |d, config| {
-            let user = furnished(&d);
-            d.make_lazy(1, &user);
-            let lazy = !d.on_init().contains(&1);
-            d.on(0, move || kernel::put(user));
-            let asks = config.scheme == Scheme::Shootdown && config.target == Target::Mask && config.batch == 0;
-            assert!(!lazy || d.lock().flushes == u64::from(asks), "{config:?}: {} asked", d.lock().flushes);
-            d.finish();
-        },
-    );
+    let flushes_by_choice = |config: &Config| config.flush == FlushMode::Auto && !config.retire;
+    in_modes(2, flushes_by_choice, |d, config| {
+        let user = furnished(&d);
+        d.make_lazy(1, &user);
+        let lazy = !d.on_init().contains(&1);
+        d.on(0, move || kernel::put(user));
+        let asks = config.scheme == Scheme::Shootdown && config.target == Target::Mask && config.batch == 0;
+        assert!(!lazy || d.lock().flushes == u64::from(asks), "{config:?}: {} asked", d.lock().flushes);
+        d.finish();
+    });
 }
 
 /// T39: a second CPU loads the `Mm`, and its walker reads what it finds, at each point of a flush

@@ -12,6 +12,7 @@ mod hotplug;
 mod lifetimes;
 mod litmus;
 mod modifiers;
+mod patience;
 mod program;
 mod random;
 mod schemes;

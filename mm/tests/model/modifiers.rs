@@ -9,7 +9,7 @@ use crate::machine::{Lying, Setup};
 
 /// Runs a scenario under one command line and some seeds, half of them with `lazy_tlb.debug=1`. Time
 /// does not pass while it lasts.
-fn under(line: &'static str, cpus: usize, scenario: impl Fn(Director)) {
+pub(super) fn under(line: &'static str, cpus: usize, scenario: impl Fn(Director)) {
     for seed in 0..8 {
         let setup = Setup::new(cpus, Scheme::Refcount, seed).options(line).slow();
         scenario(Director::new(if seed % 2 == 0 { setup } else { setup.check() }));
@@ -162,57 +162,6 @@ fn t21_want_of_memory_frees_who_waits() {
     }
 }
 
-/// A batch of one waits for nobody.
-#[test]
-fn a_batch_of_one_is_freed_at_once() {
-    for seed in 0..4 {
-        let options = "lazy_tlb=shootdown lazy_tlb.batch=1";
-        let d = Director::new(Setup::new(2, Scheme::Refcount, seed).options(options).slow());
-        let user = d.create();
-        d.make_lazy(1, &user);
-        d.on(0, move || kernel::put(user));
-        assert_eq!(d.total(Counter::MmsFreed), 1);
-        d.finish();
-    }
-}
-
-/// The reaper comes for a batch that was filled meanwhile, and finds the next, which is younger: it comes back for it.
-#[test]
-fn t21_a_younger_batch_waits_as_long() {
-    const MILLISECOND: u64 = 1_000_000;
-    for seed in 0..4 {
-        let mut setup = Setup::new(2, Scheme::Refcount, seed).options("lazy_tlb=shootdown lazy_tlb.batch=3");
-        setup.step = MILLISECOND / 1000;
-        let d = Director::new(setup);
-        let start = Lying::now_ns();
-        let until = |time: u64| {
-            d.on(0, move || {
-                while Lying::now_ns() < start + time * MILLISECOND {
-                    kernel::yield_now();
-                }
-            });
-        };
-        let one_dies = || {
-            let user = d.create();
-            d.make_lazy(1, &user);
-            d.on(0, move || kernel::put(user));
-        };
-        one_dies();
-        until(4);
-        one_dies();
-        one_dies();
-        assert_eq!(d.total(Counter::MmsFreed), 3);
-        until(6);
-        one_dies();
-        until(12);
-        let now = Lying::now_ns() - start;
-        assert_eq!(d.total(Counter::MmsFreed), 3, "{now} ns: what died after 6 ms has not waited 10");
-        until(40);
-        assert_eq!(d.total(Counter::MmsFreed), 4);
-        d.finish();
-    }
-}
-
 /// A batch is taken off its list; before its CPUs are asked, one of them leaves, and another becomes
 /// lazy on an `Mm` that dies in the next batch.
 #[test]
@@ -301,103 +250,6 @@ fn t34_the_hybrid_shoots_who_stays() {
         d.on(0, move || kernel::put(other));
         d.finish();
     }
-}
-
-/// T34: nor is it shot before its time, whenever that begins.
-#[test]
-fn t34_the_hybrid_does_not_shoot_early() {
-    const PATIENCE: u64 = 2_000_000;
-    for seed in 0..4 {
-        let d = Director::new(Setup::new(2, Scheme::Refcount, seed).options("lazy_tlb=handoff lazy_tlb.shoot_after=2"));
-        d.on(0, || {
-            while Lying::now_ns() < 2 * PATIENCE {
-                kernel::yield_now();
-            }
-        });
-        let user = d.create();
-        d.make_lazy(1, &user);
-        let died = Lying::now_ns();
-        d.on(0, move || {
-            kernel::put(user);
-            while Lying::system().total(Counter::MmsFreed) == 0 {
-                kernel::yield_now();
-            }
-        });
-        let waited = Lying::now_ns() - died;
-        assert!(waited >= PATIENCE, "shot after {waited} ns");
-        let latency = d.total(Counter::FreeLatency);
-        assert!((PATIENCE..=waited).contains(&latency), "{latency} of {waited} ns from death to free");
-        d.finish();
-    }
-}
-
-/// T34: two die one after the other; the reaper shoots for the first, and comes back for the second.
-#[test]
-fn t34_the_hybrid_comes_back_for_the_younger() {
-    const PATIENCE: u64 = 2_000_000;
-    for seed in 0..4 {
-        let mut setup = Setup::new(3, Scheme::Refcount, seed).options("lazy_tlb=handoff lazy_tlb.shoot_after=2");
-        setup.step = PATIENCE / 10_000;
-        let d = Director::new(setup);
-        let until = |time: u64| {
-            d.on(0, move || {
-                while Lying::now_ns() < time {
-                    kernel::yield_now();
-                }
-            });
-        };
-        for cpu in [1, 2] {
-            let user = d.create();
-            d.make_lazy(cpu, &user);
-            d.on(0, move || kernel::put(user));
-            until(Lying::now_ns() + PATIENCE / 4);
-        }
-        assert_eq!(d.total(Counter::MmsFreed), 0);
-        while d.total(Counter::MmsFreed) == 0 {
-            until(Lying::now_ns() + PATIENCE / 100);
-        }
-        assert_eq!(d.count(2, Counter::ShootFoundLazy), 0, "the younger has time");
-        until(Lying::now_ns() + 4 * PATIENCE);
-        assert_eq!((d.total(Counter::MmsFreed), d.count(2, Counter::ShootFoundLazy)), (2, 1));
-        d.finish();
-    }
-}
-
-/// Want of memory does not wait for the patience of `lazy_tlb.shoot_after=`.
-#[test]
-fn want_of_memory_shoots_who_has_a_tag() {
-    under("lazy_tlb=handoff lazy_tlb.shoot_after=60000", 3, |d| {
-        let user = d.create();
-        (0..3).for_each(|cpu| d.make_lazy(cpu, &user));
-        d.on(0, move || kernel::put(user));
-        assert_eq!(d.total(Counter::MmsFreed), 0);
-        d.on(0, || Lying::system().free_all_dead());
-        assert_eq!(d.total(Counter::MmsFreed), 1);
-        d.finish();
-    });
-}
-
-/// `qsbr`: while a CPU notes no epoch all wait, until they are half as many as may; then CPUs are asked.
-#[test]
-fn qsbr_asks_when_half_of_what_may_wait_do() {
-    const HALF: u64 = 128;
-    let mut setup = Setup::new(2, Scheme::Qsbr, 1).slow();
-    setup.frames = 300;
-    let d = Director::new(setup);
-    let stays = d.create();
-    d.make_lazy(1, &stays);
-    for dead in 1..HALF {
-        let user = d.create();
-        d.make_lazy(0, &user);
-        d.on(0, move || kernel::put(user));
-        assert_eq!((d.total(Counter::MmsFreed), d.lock().shoots), (0, 0), "{dead} wait");
-    }
-    let user = d.create();
-    d.make_lazy(0, &user);
-    d.on(0, move || kernel::put(user));
-    assert_eq!(d.total(Counter::MmsFreed), HALF);
-    d.on(0, move || kernel::put(stays));
-    d.finish();
 }
 
 /// T34, T53 under `qsbr`: a CPU that idles on a dead `Mm` leaves it by itself, and no IPI is sent.

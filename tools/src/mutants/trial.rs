@@ -15,7 +15,7 @@ const STAGES: &[(&str, &[&str])] = &[
     ("mm", &[]),
     ("model", &["contract::"]),
     ("tables", &[]),
-    ("model", &["schemes::", "modifiers::", "lifetimes::", "hotplug::", "random::", "litmus::"]),
+    ("model", &["schemes::", "modifiers::", "lifetimes::", "hotplug::", "patience::", "random::", "litmus::"]),
     ("model", &[]),
 ];
 /// How many of them take less than a second.

@@ -1,0 +1,148 @@
+//! How long the dead wait: for a batch, for a CPU to leave, for an epoch, and no longer nor shorter.
+
+use mm::{Counter, Machine, Scheme};
+
+use super::modifiers::under;
+use crate::machine::director::Director;
+use crate::machine::kernel;
+use crate::machine::{Lying, Setup};
+
+/// CPU 0 does nothing until then.
+fn until(d: &Director, time: u64) {
+    d.on(0, move || {
+        while Lying::now_ns() < time {
+            kernel::yield_now();
+        }
+    });
+}
+
+/// A batch of one waits for nobody.
+#[test]
+fn a_batch_of_one_is_freed_at_once() {
+    for seed in 0..4 {
+        let options = "lazy_tlb=shootdown lazy_tlb.batch=1";
+        let d = Director::new(Setup::new(2, Scheme::Refcount, seed).options(options).slow());
+        let user = d.create();
+        d.make_lazy(1, &user);
+        d.on(0, move || kernel::put(user));
+        assert_eq!(d.total(Counter::MmsFreed), 1);
+        d.finish();
+    }
+}
+
+/// The reaper comes for a batch that was filled meanwhile, and finds the next, which is younger: it comes back for it.
+#[test]
+fn t21_a_younger_batch_waits_as_long() {
+    const MILLISECOND: u64 = 1_000_000;
+    for seed in 0..4 {
+        let mut setup = Setup::new(2, Scheme::Refcount, seed).options("lazy_tlb=shootdown lazy_tlb.batch=3");
+        setup.step = MILLISECOND / 1000;
+        let d = Director::new(setup);
+        let start = Lying::now_ns();
+        let until = |time: u64| until(&d, start + time * MILLISECOND);
+        let one_dies = || {
+            let user = d.create();
+            d.make_lazy(1, &user);
+            d.on(0, move || kernel::put(user));
+        };
+        one_dies();
+        until(4);
+        one_dies();
+        one_dies();
+        assert_eq!(d.total(Counter::MmsFreed), 3);
+        until(6);
+        one_dies();
+        until(12);
+        let now = Lying::now_ns() - start;
+        assert_eq!(d.total(Counter::MmsFreed), 3, "{now} ns: what died after 6 ms has not waited 10");
+        until(40);
+        assert_eq!(d.total(Counter::MmsFreed), 4);
+        d.finish();
+    }
+}
+
+/// T34: nor is it shot before its time, whenever that begins.
+#[test]
+fn t34_the_hybrid_does_not_shoot_early() {
+    const PATIENCE: u64 = 2_000_000;
+    for seed in 0..4 {
+        let d = Director::new(Setup::new(2, Scheme::Refcount, seed).options("lazy_tlb=handoff lazy_tlb.shoot_after=2"));
+        until(&d, 2 * PATIENCE);
+        let user = d.create();
+        d.make_lazy(1, &user);
+        let died = Lying::now_ns();
+        d.on(0, move || {
+            kernel::put(user);
+            while Lying::system().total(Counter::MmsFreed) == 0 {
+                kernel::yield_now();
+            }
+        });
+        let waited = Lying::now_ns() - died;
+        assert!(waited >= PATIENCE, "shot after {waited} ns");
+        let latency = d.total(Counter::FreeLatency);
+        assert!((PATIENCE..=waited).contains(&latency), "{latency} of {waited} ns from death to free");
+        d.finish();
+    }
+}
+
+/// T34: two die one after the other; the reaper shoots for the first, and comes back for the second.
+#[test]
+fn t34_the_hybrid_comes_back_for_the_younger() {
+    const PATIENCE: u64 = 2_000_000;
+    for seed in 0..4 {
+        let mut setup = Setup::new(3, Scheme::Refcount, seed).options("lazy_tlb=handoff lazy_tlb.shoot_after=2");
+        setup.step = PATIENCE / 10_000;
+        let d = Director::new(setup);
+        for cpu in [1, 2] {
+            let user = d.create();
+            d.make_lazy(cpu, &user);
+            d.on(0, move || kernel::put(user));
+            until(&d, Lying::now_ns() + PATIENCE / 4);
+        }
+        assert_eq!(d.total(Counter::MmsFreed), 0);
+        while d.total(Counter::MmsFreed) == 0 {
+            until(&d, Lying::now_ns() + PATIENCE / 100);
+        }
+        assert_eq!(d.count(2, Counter::ShootFoundLazy), 0, "the younger has time");
+        until(&d, Lying::now_ns() + 4 * PATIENCE);
+        assert_eq!((d.total(Counter::MmsFreed), d.count(2, Counter::ShootFoundLazy)), (2, 1));
+        d.finish();
+    }
+}
+
+/// Want of memory does not wait for the patience of `lazy_tlb.shoot_after=`.
+#[test]
+fn want_of_memory_shoots_who_has_a_tag() {
+    under("lazy_tlb=handoff lazy_tlb.shoot_after=60000", 3, |d| {
+        let user = d.create();
+        (0..3).for_each(|cpu| d.make_lazy(cpu, &user));
+        d.on(0, move || kernel::put(user));
+        assert_eq!(d.total(Counter::MmsFreed), 0);
+        d.on(0, || Lying::system().free_all_dead());
+        assert_eq!(d.total(Counter::MmsFreed), 1);
+        d.finish();
+    });
+}
+
+/// `qsbr`: while a CPU notes no epoch all wait, until they are half as many as may; then CPUs are asked.
+#[test]
+fn qsbr_asks_when_half_of_what_may_wait_do() {
+    const HALF: u64 = 128;
+    let mut setup = Setup::new(2, Scheme::Qsbr, 1).slow();
+    setup.frames = 300;
+    let d = Director::new(setup);
+    let stays = d.create();
+    d.make_lazy(1, &stays);
+    for dead in 1..HALF {
+        let user = d.create();
+        d.make_lazy(0, &user);
+        d.on(0, move || kernel::put(user));
+        assert_eq!((d.total(Counter::MmsFreed), d.lock().shoots), (0, 0), "{dead} wait");
+    }
+    let user = d.create();
+    d.make_lazy(0, &user);
+    d.on(0, move || kernel::put(user));
+    assert_eq!(d.total(Counter::MmsFreed), HALF);
+    d.on(0, move || kernel::put(stays));
+    d.finish();
+}
