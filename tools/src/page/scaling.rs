@@ -66,12 +66,14 @@ pub(super) fn switches(file: Option<&Value>) -> Section {
             .to_owned(),
         command: COMMAND.to_owned(),
         figure: Some(curves(title, &panels)),
-        table: Some(Table {
-            heads: heads(file),
-            words: 2,
-            rows: table.iter().flat_map(|(what, key)| rows(file, what, key)).collect(),
-        }),
+        table: Some(by_scheme(file, &table)),
     }
+}
+
+/// Each of these figures, what it is and its key in the file, for each scheme and number of CPUs.
+fn by_scheme(file: &Value, figures: &[(&str, &str)]) -> Table {
+    let rows = figures.iter().flat_map(|(what, key)| rows(file, what, key)).collect();
+    Table { heads: heads(file), words: 2, rows }
 }
 
 pub(super) fn lives(file: Option<&Value>) -> Section {
@@ -93,11 +95,7 @@ pub(super) fn lives(file: Option<&Value>) -> Section {
         ),
         command: COMMAND.to_owned(),
         figure: Some(curves(title, &panels)),
-        table: Some(Table {
-            heads: heads(file),
-            words: 2,
-            rows: table.iter().flat_map(|(what, key)| rows(file, what, key)).collect(),
-        }),
+        table: Some(by_scheme(file, &table)),
     }
 }
 
