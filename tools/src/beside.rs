@@ -5,7 +5,6 @@ mod spread;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
@@ -13,9 +12,7 @@ use serde_json::{Value, json};
 
 use crate::bars::{BARS, Bar, Counting, MEANING};
 use crate::counted::Counted;
-use crate::guest;
 use crate::linux;
-use crate::matrix;
 use crate::qemu::{self, Machine};
 use crate::store::Store;
 use crate::table;
@@ -75,17 +72,11 @@ pub(crate) fn run(options: Options) -> Result<bool> {
     let bars: Vec<&Bar> = BARS.iter().filter(|bar| bar.what.contains(&options.only)).collect();
     ensure!(!bars.is_empty(), "no operation is called `{}`", options.only);
     let tasks: Vec<_> = bars.iter().flat_map(|bar| kernels.iter().map(move |kernel| (*bar, kernel))).collect();
-    let (counted, bar) = (Mutex::new(BTreeMap::new()), matrix::progress_bar(tasks.len())?);
-    workers::share(tasks.iter(), options.jobs, |(operation, kernel)| {
-        let found = count(operation, kernel, &options.counting.plugin, &bar)?;
-        let mut counted = counted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        counted.extend(found.map(|found| ((operation.what, kernel.name), found)));
-        bar.inc(1);
-        Ok(())
+    let counted = workers::collect(&tasks, options.jobs, |(operation, kernel), bar| {
+        let found = count(operation, kernel, &options.counting.plugin, bar)?;
+        Ok(found.map(|found| ((operation.what, kernel.name), found)))
     })?;
-    bar.finish_and_clear();
-    ensure!(!guest::stopped(), "interrupted; what was counted is kept, the same command goes on from there");
-    let counted = counted.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let counted: BTreeMap<_, _> = counted.into_iter().collect();
     let spreads = spread::measure(&options, &kernels, &bars)?;
     let mut file = to_json(&options, &kernels, &bars, &counted)?;
     file["spread"] = spreads.iter().map(spread::Spread::to_json).collect();

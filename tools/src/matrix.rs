@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::board::Board;
@@ -116,7 +116,7 @@ pub(crate) fn run(options: Options) -> Result<bool> {
         store: Store::open(&options.folder.join(ground.file_stem("matrix", &machine)), &machine, &[])?,
         ground,
         limit: Duration::from_secs(options.timeout),
-        bar: progress_bar(boots.len())?,
+        bar: workers::progress_bar(boots.len())?,
     };
     let (rows, failures) = runner.run_all(&boots)?;
     runner.bar.finish_and_clear();
@@ -164,12 +164,6 @@ impl Boot {
         let row = |measurement| Row { configuration: self.configuration.clone(), cpus: self.cpus, measurement };
         measurements.into_iter().map(row)
     }
-}
-
-/// Of so many boots.
-pub(crate) fn progress_bar(boots: usize) -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} boots, {elapsed_precise}, {eta} left  {msg}");
-    Ok(ProgressBar::new(boots as u64).with_style(style.context("the progress bar's template is wrong")?))
 }
 
 struct Runner {

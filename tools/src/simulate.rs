@@ -8,16 +8,13 @@ mod trace;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use self::scheme::{CPUS, Lines, Scheme, TRACED};
 use self::trace::Trace;
-use crate::guest;
-use crate::matrix;
 use crate::options;
 use crate::qemu::{self, Machine};
 use crate::sanitizer;
@@ -93,18 +90,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let machine = Machine { kernel, icount: true, init, ..options.machine.clone() };
     let store = Store::open(&options.json.with_extension(""), &machine, &[&options.plugin])?;
     let boots = boots(options, &machine)?;
-    let (traces, bar) = (Mutex::new(Traces::new()), matrix::progress_bar(boots.len())?);
-    workers::share(boots.iter(), options.jobs, |boot| {
-        if let Some(trace) = boot.trace(&store, options, &bar)? {
-            let mut traces = traces.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            traces.insert((boot.scheme, boot.work, boot.cpus), trace);
-        }
-        bar.inc(1);
-        Ok(())
+    let traces = workers::collect(&boots, options.jobs, |boot, bar| {
+        let trace = boot.trace(&store, options, bar)?;
+        Ok(trace.map(|trace| ((boot.scheme, boot.work, boot.cpus), trace)))
     })?;
-    bar.finish_and_clear();
-    ensure!(!guest::stopped(), "interrupted; what was traced is kept, the same command goes on from there");
-    let mut traces = traces.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut traces: Traces = traces.into_iter().collect();
     if traces.len() < boots.len() {
         return Ok(false);
     }

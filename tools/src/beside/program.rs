@@ -1,15 +1,12 @@
 //! Any program that the user names, on each kernel: what the machine did between its marks, or in its whole life.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Kernel, Options, boot};
 use crate::counted::{Counted, SETTLE};
-use crate::guest;
-use crate::matrix;
 use crate::qemu::{self, Machine};
 use crate::table;
 use crate::watched::Mode;
@@ -22,20 +19,14 @@ const INIT: &str = "/bin/init";
 pub(super) fn run(options: &Options, kernels: &[Kernel], program: &str) -> Result<bool> {
     let modes = if options.machine.smp > 1 { vec![Mode::Instructions, Mode::Lines] } else { vec![Mode::Instructions] };
     let tasks: Vec<_> = kernels.iter().flat_map(|kernel| modes.iter().map(move |mode| (kernel, *mode))).collect();
-    let (found, bar) = (Mutex::new(BTreeMap::new()), matrix::progress_bar(tasks.len())?);
-    workers::share(tasks.iter(), options.jobs, |(kernel, mode)| {
+    let found = workers::collect(&tasks, options.jobs, |(kernel, mode), bar| {
         let machine = machine(kernel, program, &options.machine.args);
         let name = format!("{} program{}", kernel.name, mode.suffix());
         let count = || Counted::of_program(&machine, &options.counting.plugin, *mode);
-        let counted = boot(kernel, &machine, &name, count, &bar)?;
-        let mut found = found.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        found.extend(counted.map(|counted| ((kernel.name, *mode), counted)));
-        bar.inc(1);
-        Ok(())
+        let counted = boot(kernel, &machine, &name, count, bar)?;
+        Ok(counted.map(|counted| ((kernel.name, *mode), counted)))
     })?;
-    bar.finish_and_clear();
-    ensure!(!guest::stopped(), "interrupted; what was counted is kept, the same command goes on from there");
-    let found = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let found: BTreeMap<_, _> = found.into_iter().collect();
     let all_of = |kernel: &Kernel| {
         let both = modes.iter().filter_map(|mode| found.get(&(kernel.name, *mode)));
         both.flat_map(Counted::all_each).collect::<BTreeMap<_, _>>()

@@ -2,16 +2,13 @@
 //! shown and never judged.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{Kernel, Options, boot};
 use crate::bars::Bar;
 use crate::counted::Counted;
-use crate::guest;
-use crate::matrix;
 use crate::qemu::Machine;
 use crate::table;
 use crate::watched::Mode;
@@ -57,22 +54,16 @@ pub(super) fn measure(options: &Options, kernels: &[Kernel], bars: &[&Bar]) -> R
             );
         }
     }
-    let (found, progress) = (Mutex::new(BTreeMap::<_, Vec<f64>>::new()), matrix::progress_bar(tasks.len())?);
-    workers::share(tasks.iter(), options.jobs, |(bar, kernel, (mode, what), number)| {
+    let values = workers::collect(&tasks, options.jobs, |(bar, kernel, (mode, what), number), progress| {
         let machine = parallel(kernel.run(bar));
         let name = format!("{} {} parallel {number}{}", kernel.name, bar.work.workload, mode.suffix());
         let count = || Counted::of(&machine, &options.counting.plugin, bar.work, *mode);
-        if let Some(counted) = boot(kernel, &machine, &name, count, &progress)? {
-            let value = if *mode == Mode::Lines { counted.lines() } else { counted.cost() };
-            let mut found = found.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            found.entry((bar.what, kernel.name, *what)).or_default().push(value);
-        }
-        progress.inc(1);
-        Ok(())
+        let counted = boot(kernel, &machine, &name, count, progress)?;
+        let value = |counted: Counted| if *mode == Mode::Lines { counted.lines() } else { counted.cost() };
+        Ok(counted.map(|counted| ((bar.what, kernel.name, *what), value(counted))))
     })?;
-    progress.finish_and_clear();
-    ensure!(!guest::stopped(), "interrupted; what was counted is kept, the same command goes on from there");
-    let found = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut found = BTreeMap::<_, Vec<f64>>::new();
+    values.into_iter().for_each(|(what, value)| found.entry(what).or_default().push(value));
     let spread = |((operation, kernel, what), mut values): ((_, _, _), Vec<f64>)| {
         values.sort_by(f64::total_cmp);
         Spread { operation, kernel, what, values }
