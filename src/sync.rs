@@ -24,6 +24,7 @@ use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 use spin::RelaxStrategy;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
+use crate::arch::cpu::fetch_to_write;
 use crate::{percpu, sched};
 
 /// How every loop of ours waits: `yield`, which lets an emulator or a sibling thread run. The default of `spin`
@@ -207,6 +208,7 @@ impl<T> IrqLock<T> {
     #[inline]
     pub fn lock(&self) -> IrqLockGuard<'_, T> {
         let masked = IrqGuard::new();
+        fetch_to_write(&self.0);
         IrqLockGuard { inner: self.0.lock(), _masked: masked }
     }
 
@@ -267,6 +269,7 @@ impl<T> SpinLock<T> {
     pub fn lock(&self) -> SpinLockGuard<'_, T> {
         debug_assert!(may_lock(), "a SpinLock is never taken with interrupts masked");
         let pinned = PreemptGuard::new();
+        fetch_to_write(&self.0);
         SpinLockGuard { inner: self.0.lock(), _pinned: pinned }
     }
 

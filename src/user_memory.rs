@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
-use mm::USER_END;
+pub use crate::arch::user_copy::UserRange;
 
 use crate::arch::user_copy::{copy_from_user, copy_to_user};
 use crate::errno::Errno;
@@ -95,78 +95,57 @@ pub fn read_string(address: u64, limit: usize, too_long: Errno) -> Result<Vec<u8
     Err(too_long)
 }
 
-/// Runs of user memory that a call reads from or writes to, and how far it has come.
+/// Ranges of user memory that a call reads from or writes to one after another, and how far it has come.
 pub struct UserBuffer<'a> {
-    runs: &'a [Run],
-    /// How much of the first run is done.
-    done: usize,
-    remaining: usize,
-}
-
-/// A run of user memory.
-#[derive(Clone, Copy)]
-pub struct Run {
-    /// Where it starts.
-    pub address: u64,
-    /// How many bytes it has.
-    pub length: usize,
-}
-
-impl Run {
-    /// Whether all of it is in the user half.
-    #[inline]
-    fn is_inside(&self) -> bool {
-        self.address.checked_add(self.length as u64).is_some_and(|end| end <= USER_END)
-    }
+    /// What is left of the range that it has come to.
+    now: UserRange,
+    /// Those behind it.
+    rest: &'a [UserRange],
+    /// How many bytes those have.
+    behind: usize,
 }
 
 impl<'a> UserBuffer<'a> {
-    /// The runs, one after another. Their lengths add up to less than `usize::MAX`. One that reaches
-    /// out of the user half is refused before anything is moved.
-    pub fn new(runs: &'a [Run]) -> Result<Self, Errno> {
-        if !runs.iter().all(Run::is_inside) {
-            return Err(Errno::EFAULT);
-        }
-        Ok(Self { runs, done: 0, remaining: runs.iter().map(|run| run.length).sum() })
+    /// The ranges, whose lengths add up to less than `usize::MAX`.
+    pub fn new(ranges: &'a [UserRange]) -> Self {
+        Self { now: UserRange::EMPTY, rest: ranges, behind: ranges.iter().map(|range| range.len()).sum() }
     }
 
-    /// One run.
+    /// One range.
     #[inline]
-    pub fn of(run: &'a Run) -> Result<Self, Errno> {
-        if !run.is_inside() {
-            return Err(Errno::EFAULT);
-        }
-        Ok(Self { runs: core::slice::from_ref(run), done: 0, remaining: run.length })
+    pub fn of(range: UserRange) -> Self {
+        Self { now: range, rest: &[], behind: 0 }
     }
 
     /// How many bytes are left.
     #[inline]
     pub fn remaining(&self) -> usize {
-        self.remaining
+        self.now.len() + self.behind
     }
 
-    /// The address of the next byte; 0 if there is none.
+    /// The address of the next byte; if there is none, of the end.
     pub fn address(&self) -> u64 {
-        self.runs.first().map_or(0, |run| run.address.wrapping_add(self.done as u64))
+        let next = core::iter::once(&self.now).chain(self.rest).find(|range| range.len() > 0);
+        next.unwrap_or(&self.now).start()
     }
 
     /// Writes as much of `bytes` as there is room for, and says how much that was. A fault after
     /// the first byte ends it early.
     pub fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        self.advance(bytes.len(), |address, range| copy_to_user(address, &bytes[range]).is_ok())
+        self.advance(bytes.len(), |to, range| to.write(&bytes[range]).is_ok())
     }
 
     /// Fills `bytes` as far as there is something left, and says how far. A fault after the first
     /// byte ends it early.
     pub fn take(&mut self, bytes: &mut [u8]) -> Result<usize, Errno> {
-        self.advance(bytes.len(), |address, range| copy_from_user(&mut bytes[range], address).is_ok())
+        self.advance(bytes.len(), |from, range| from.read(&mut bytes[range]).is_ok())
     }
 
     /// Writes zeroes.
     pub fn put_zeroes(&mut self) -> Result<usize, Errno> {
         const ZEROES: [u8; 256] = [0; 256];
         let mut total = 0;
-        while self.remaining > 0 && !(total > 0 && sched::is_interrupted()) {
+        while self.remaining() > 0 && !(total > 0 && sched::is_interrupted()) {
             match self.put(&ZEROES) {
                 Ok(count) => total += count,
                 Err(error) if total == 0 => return Err(error),
@@ -178,33 +157,26 @@ impl<'a> UserBuffer<'a> {
 
     /// Leaves out what is left.
     pub fn skip_all(&mut self) -> usize {
-        self.runs = &[];
-        core::mem::take(&mut self.remaining)
+        let left = self.remaining();
+        *self = Self::of(UserRange::EMPTY);
+        left
     }
 
-    /// Moves up to `limit` bytes by `copy`, which gets an address and which of the bytes, and says how that went.
+    /// Moves up to `limit` bytes by `copy`, which gets where and which of the bytes, and says how that went.
     #[inline]
     fn advance(
         &mut self,
         limit: usize,
-        mut copy: impl FnMut(u64, core::ops::Range<usize>) -> bool,
+        mut copy: impl FnMut(UserRange, core::ops::Range<usize>) -> bool,
     ) -> Result<usize, Errno> {
-        let [run, rest @ ..] = self.runs else { return Ok(0) };
-        let left = run.length - self.done;
-        if limit > left {
+        if limit > self.now.len() {
             return self.advance_in_pieces(limit, copy);
         }
-        // As most do: all of it is in one run.
-        if limit > 0 && !copy(run.address.wrapping_add(self.done as u64), 0..limit) {
+        // As most do: all of it is in one range.
+        if !copy(self.now, 0..limit) {
             return Err(Errno::EFAULT);
         }
-        self.remaining -= limit;
-        if limit == left {
-            self.runs = rest;
-            self.done = 0;
-        } else {
-            self.done += limit;
-        }
+        self.now = self.now.behind(limit);
         Ok(limit)
     }
 
@@ -212,21 +184,20 @@ impl<'a> UserBuffer<'a> {
     fn advance_in_pieces(
         &mut self,
         limit: usize,
-        mut copy: impl FnMut(u64, core::ops::Range<usize>) -> bool,
+        mut copy: impl FnMut(UserRange, core::ops::Range<usize>) -> bool,
     ) -> Result<usize, Errno> {
         let mut total = 0;
-        while let ([run, rest @ ..], true) = (self.runs, total < limit) {
-            let count = (run.length - self.done).min(limit - total);
-            let address = run.address.wrapping_add(self.done as u64);
-            if count > 0 && !copy(address, total..total + count) {
+        while total < limit {
+            let count = self.now.len().min(limit - total);
+            if !copy(self.now, total..total + count) {
                 return if total > 0 { Ok(total) } else { Err(Errno::EFAULT) };
             }
             total += count;
-            self.done += count;
-            self.remaining -= count;
-            if self.done == run.length {
-                self.runs = rest;
-                self.done = 0;
+            self.now = self.now.behind(count);
+            if self.now.len() == 0 {
+                let [next, rest @ ..] = self.rest else { break };
+                (self.now, self.rest) = (*next, rest);
+                self.behind -= next.len();
             }
         }
         Ok(total)

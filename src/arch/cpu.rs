@@ -54,6 +54,16 @@ pub fn is_coherent() -> bool {
     control == 0 || control & 1 << 6 != 0
 }
 
+/// Fetches the line of memory that `place` begins in, in order to write it (PRFM PSTL1KEEP).
+///
+/// For what another CPU is likely to have, and what is read before it is written, as an exclusive does: then the line comes
+/// once, instead of once to read it and once more to own it.
+#[inline(always)]
+pub fn fetch_to_write<T>(place: &T) {
+    // SAFETY: a hint. Not `nomem`, which would let accesses before it move behind.
+    unsafe { core::arch::asm!("prfm pstl1keep, [{}]", in(reg) place, options(readonly, nostack, preserves_flags)) };
+}
+
 /// Lets this CPU take SErrors: they are reported, not kept.
 pub(crate) fn unmask_serrors() {
     // SAFETY: the vectors stand, and whoever handles an SError does not come back. No `nomem`: what was stored may be its cause.

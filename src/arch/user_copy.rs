@@ -24,6 +24,8 @@ const PSTATE_I: u64 = 1 << 7;
 // where it is aligned, a word is copied in one access.
 global_asm!(
     ".pushsection .text.user_copy, \"ax\"",
+    ".global user_copy_in", // for who inlines a copy
+    ".global user_copy_out",
     "user_copy_start:",
     "user_copy_in:",
     "1:  subs    x3, x2, #32",
@@ -104,15 +106,84 @@ unsafe extern "C" {
     safe fn user_copy_fixup();
 }
 
+/// User memory that is within the user half; whether the program may use it shows when it is used.
+///
+/// The half that an address is in is bit 55's; the check in [`UserRange::new`] keeps an honest error from depending on it.
+#[derive(Clone, Copy, Debug)]
+pub struct UserRange {
+    start: u64,
+    len: usize,
+}
+
+impl UserRange {
+    /// No memory.
+    pub const EMPTY: Self = Self { start: 0, len: 0 };
+
+    /// These bytes.
+    ///
+    /// # Errors
+    ///
+    /// If they reach out of the user half.
+    #[inline]
+    pub fn new(start: u64, len: usize) -> Result<Self, BadAddress> {
+        match start.checked_add(len as u64) {
+            Some(end) if end <= USER_END => Ok(Self { start, len }),
+            _ => Err(BadAddress),
+        }
+    }
+
+    /// Where it starts.
+    #[inline]
+    pub fn start(self) -> u64 {
+        self.start
+    }
+
+    /// How many bytes it has.
+    #[inline]
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// What is behind the first `len` bytes, of which there are as many.
+    #[inline]
+    pub fn behind(self, len: usize) -> Self {
+        debug_assert!(len <= self.len);
+        Self { start: self.start + len as u64, len: self.len - len }
+    }
+
+    /// Reads the first bytes, as many as `to` has; on an error a part of them may be read.
+    ///
+    /// # Errors
+    ///
+    /// If the program may not read all of them.
+    #[inline]
+    pub fn read(self, to: &mut [u8]) -> Result<(), BadAddress> {
+        debug_assert!(to.len() <= self.len);
+        // SAFETY: `to` is ours to write; the source is read with the rights of EL0, and a fault ends in the fix-up.
+        to_result(unsafe { user_copy_in(to.as_mut_ptr(), self.start, to.len()) })
+    }
+
+    /// Writes the first bytes, as many as `from` has; on an error a part of them may be written.
+    ///
+    /// # Errors
+    ///
+    /// If the program may not write all of them.
+    #[inline]
+    pub fn write(self, from: &[u8]) -> Result<(), BadAddress> {
+        debug_assert!(from.len() <= self.len);
+        // SAFETY: `from` is ours to read; the target is written with the rights of EL0, which has none in the kernel's
+        // half, and a fault ends in the fix-up.
+        to_result(unsafe { user_copy_out(self.start, from.as_ptr(), from.len()) })
+    }
+}
+
 /// Reads user memory. On an error the buffer may be filled in part.
 ///
 /// # Errors
 ///
 /// If the program may not read all of it.
 pub fn copy_from_user(to: &mut [u8], from: u64) -> Result<(), BadAddress> {
-    check(from, to.len())?;
-    // SAFETY: `to` is ours to write; the source is read with the rights of EL0, and a fault ends in the fix-up.
-    to_result(unsafe { user_copy_in(to.as_mut_ptr(), from, to.len()) })
+    UserRange::new(from, to.len())?.read(to)
 }
 
 /// Writes user memory. On an error a part may be written.
@@ -121,10 +192,7 @@ pub fn copy_from_user(to: &mut [u8], from: u64) -> Result<(), BadAddress> {
 ///
 /// If the program may not write all of it.
 pub fn copy_to_user(to: u64, from: &[u8]) -> Result<(), BadAddress> {
-    check(to, from.len())?;
-    // SAFETY: `from` is ours to read; the target is written with the rights of EL0, which has none in the kernel's
-    // half, and a fault ends in the fix-up.
-    to_result(unsafe { user_copy_out(to, from.as_ptr(), from.len()) })
+    UserRange::new(to, from.len())?.write(from)
 }
 
 /// Reads an aligned word in one access, as a futex needs it.
@@ -139,14 +207,6 @@ pub fn read_user_u32(from: u64) -> Result<u32, BadAddress> {
     let mut word = [0; 4];
     copy_from_user(&mut word, from)?;
     Ok(u32::from_le_bytes(word))
-}
-
-/// The half that an address is in is bit 55's; the check keeps an honest error from depending on it.
-fn check(start: u64, len: usize) -> Result<(), BadAddress> {
-    match start.checked_add(len as u64) {
-        Some(end) if end <= USER_END => Ok(()),
-        _ => Err(BadAddress),
-    }
 }
 
 fn to_result(failed: u64) -> Result<(), BadAddress> {

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use linux_raw_sys::{general as linux, ioctl};
 
+use crate::arch::cpu::fetch_to_write;
 use crate::errno::Errno;
 use crate::fs::file::{File, OpenFile, Ready, Waiting, anonymous_status};
 use crate::fs::poll;
@@ -191,6 +192,7 @@ impl Reader {
     /// One step of a read, unless it must wait. Short enough for a look of [`WaitQueue::wait`].
     #[inline(always)]
     fn step(&self, to: &mut UserBuffer<'_>) -> Option<Result<usize, Errno>> {
+        fetch_to_write(&self.0.readable);
         if !self.0.readable.load(Ordering::Acquire) {
             return None;
         }

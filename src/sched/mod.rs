@@ -147,6 +147,7 @@ pub fn make_up_for_preemption() {
 /// Another CPU has sent a thread here, or wants this one to look whom it runs. Interrupts are masked.
 pub fn on_reschedule() {
     let this = percpu::this();
+    this.sched.fetch_inbox();
     let words = || (ipi::Reason::Reschedule as u64, trace::UNKNOWN);
     trace::span(ipi::HANDLED, words, || this.sched.on_interrupt(this));
 }

@@ -67,6 +67,7 @@ fn enqueue(thread: &Thread, cpu: usize) {
 fn choose_cpu(thread: &Thread) -> usize {
     let last = thread.last_cpu();
     let local = &percpu::of(last).sched;
+    local.fetch_inbox();
     let last_allowed = local.admits(last, thread);
     if last_allowed && (thread.affinity.is_one() || local.is_idle()) {
         return last;

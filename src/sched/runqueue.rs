@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use super::placement::{idle_cpu_near, place};
 use super::thread::Thread;
 use super::timers::Timers;
+use crate::arch::cpu::fetch_to_write;
 use crate::arch::{fpsimd, timer};
 use crate::percpu::{self, PerCpu};
 use crate::sync;
@@ -186,6 +187,12 @@ impl Local {
         self.queue.push(thread);
     }
 
+    /// Fetches what a sender and the CPU that it sends to both write.
+    #[inline]
+    pub(super) fn fetch_inbox(&self) {
+        fetch_to_write(&self.shared);
+    }
+
     /// Sends a thread to this CPU from another one. True if nobody else has before: then it needs an IPI.
     pub(super) fn post(&self, thread: &Thread) -> bool {
         let mut first = self.shared.inbox.load(Ordering::Relaxed);
@@ -214,7 +221,9 @@ impl Local {
         let mut oldest: *const Thread = ptr::null();
         // SAFETY: null, or a thread in an inbox, and those are alive (see `thread`).
         while let Some(thread) = unsafe { newest.as_ref() } {
-            newest = thread.next.swap(oldest.cast_mut(), Ordering::Relaxed);
+            fetch_to_write(&thread.state);
+            newest = thread.next.load(Ordering::Relaxed);
+            thread.next.store(oldest.cast_mut(), Ordering::Relaxed);
             oldest = thread;
         }
         // SAFETY: as above.

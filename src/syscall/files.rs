@@ -13,12 +13,12 @@ use crate::fs::pipe;
 use crate::heap;
 use crate::process::signal::send;
 use crate::process::thread;
-use crate::user_memory::{self, Run, UserBuffer};
+use crate::user_memory::{self, UserBuffer, UserRange};
 
 /// The most bytes that one call moves, as in Linux.
 const MAX_COUNT: usize = 0x7fff_f000;
-/// The most runs that `readv` and `writev` take (`UIO_MAXIOV`).
-const MAX_RUNS: usize = 1024;
+/// The most ranges that `readv` and `writev` take (`UIO_MAXIOV`).
+const MAX_RANGES: usize = 1024;
 
 /// The running thread's descriptors.
 #[inline]
@@ -39,21 +39,23 @@ fn in_use(call: &Call<'_>, index: usize) -> Result<InUse<'static>, Errno> {
     unsafe { descriptors().use_file(call.arg(index)) }
 }
 
-/// The run that the second and third arguments of a call give.
+/// The memory that the second and third arguments of a call give.
 #[inline]
-fn run(call: &Call<'_>) -> Run {
-    Run { address: call.arg(1), length: (call.arg(2) as usize).min(MAX_COUNT) }
+fn buffer(call: &Call<'_>) -> Result<UserBuffer<'static>, Errno> {
+    let range = UserRange::new(call.arg(1), (call.arg(2) as usize).min(MAX_COUNT));
+    range.map(UserBuffer::of).map_err(|_| Errno::EFAULT)
 }
 
-/// The runs that an `iovec` array lists.
-fn runs(call: &Call<'_>) -> Result<Vec<Run>, Errno> {
+/// The ranges that an `iovec` array lists. One that reaches out of the user half is refused before anything is moved, and
+/// after all whose lengths are wrong, as in Linux.
+fn ranges(call: &Call<'_>) -> Result<Vec<UserRange>, Errno> {
     let count = call.arg(2) as usize;
-    if count > MAX_RUNS {
+    if count > MAX_RANGES {
         return Err(Errno::EINVAL);
     }
     let mut left = MAX_COUNT;
-    let mut runs = Vec::new();
-    heap::reserve(&mut runs, count)?;
+    let mut ranges = Vec::new();
+    heap::reserve(&mut ranges, count)?;
     for index in 0..count as u64 {
         let [address, length]: [u64; 2] = user_memory::read(call.arg(1).wrapping_add(16 * index))?;
         if length > i64::MAX as u64 {
@@ -61,9 +63,9 @@ fn runs(call: &Call<'_>) -> Result<Vec<Run>, Errno> {
         }
         let length = (length as usize).min(left);
         left -= length;
-        runs.push(Run { address, length });
+        ranges.extend(UserRange::new(address, length));
     }
-    Ok(runs)
+    if ranges.len() == count { Ok(ranges) } else { Err(Errno::EFAULT) }
 }
 
 /// Sends SIGPIPE if the caller wrote where nobody reads.
@@ -75,29 +77,29 @@ fn tell_of_broken_pipe(error: &Errno) {
 }
 
 pub(super) fn read(call: Call<'_>) -> Result<usize, Errno> {
-    in_use(&call, 0)?.read(&mut UserBuffer::of(&run(&call))?)
+    in_use(&call, 0)?.read(&mut buffer(&call)?)
 }
 
 pub(super) fn write(call: Call<'_>) -> Result<usize, Errno> {
-    in_use(&call, 0)?.write(&mut UserBuffer::of(&run(&call))?).inspect_err(tell_of_broken_pipe)
+    in_use(&call, 0)?.write(&mut buffer(&call)?).inspect_err(tell_of_broken_pipe)
 }
 
 pub(super) fn readv(call: Call<'_>) -> Result<usize, Errno> {
-    in_use(&call, 0)?.read(&mut UserBuffer::new(&runs(&call)?)?)
+    in_use(&call, 0)?.read(&mut UserBuffer::new(&ranges(&call)?))
 }
 
 pub(super) fn writev(call: Call<'_>) -> Result<usize, Errno> {
-    in_use(&call, 0)?.write(&mut UserBuffer::new(&runs(&call)?)?).inspect_err(tell_of_broken_pipe)
+    in_use(&call, 0)?.write(&mut UserBuffer::new(&ranges(&call)?)).inspect_err(tell_of_broken_pipe)
 }
 
 pub(super) fn pread64(call: Call<'_>) -> Result<usize, Errno> {
     let position = size(call.arg(3))?;
-    in_use(&call, 0)?.read_at(position, &mut UserBuffer::of(&run(&call))?)
+    in_use(&call, 0)?.read_at(position, &mut buffer(&call)?)
 }
 
 pub(super) fn pwrite64(call: Call<'_>) -> Result<usize, Errno> {
     let position = size(call.arg(3))?;
-    in_use(&call, 0)?.write_at(position, &mut UserBuffer::of(&run(&call))?)
+    in_use(&call, 0)?.write_at(position, &mut buffer(&call)?)
 }
 
 /// An argument of type `loff_t` that must not be negative.

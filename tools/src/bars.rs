@@ -63,8 +63,8 @@ const fn bar(what: &'static str, workload: &'static str, cpus: u32, operations: 
 pub(crate) const BARS: &[Bar] = &[
     bar("null system call", "syscall-getppid", 1, 10_000, 88.0),
     bar("yield switch between processes", "yield", 1, 4_000, 260.0),
-    bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 995.0),
-    bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_255.0),
+    bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 950.0),
+    bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_215.0),
     bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 152.0),
     bar("anonymous page fault", "fault", 1, 2_000, 565.0),
     bar("mprotect of one page", "mprotect-page", 1, 2_000, 820.0),

@@ -68,7 +68,10 @@ fn place(operation: Operation) -> Option<usize> {
         Operation::Atomic => "lse",
         Operation::StoreExclusive => "store_exclusive",
         Operation::Eret => "eret",
-        Operation::Msr(System::Tcr | System::Sctlr, _) | Operation::Hint(_) | Operation::FirmwareCall => return None,
+        Operation::Msr(System::Tcr | System::Sctlr, _)
+        | Operation::Hint(_)
+        | Operation::FirmwareCall
+        | Operation::PrefetchForStore(..) => return None,
     };
     position(name)
 }

@@ -23,6 +23,8 @@ pub(crate) enum Operation {
     Atomic,
     /// A store-exclusive: the end of an LL/SC pair.
     StoreExclusive,
+    /// PRFM that fetches a line in order to write it (PST), with the register and the offset that make its address.
+    PrefetchForStore(Register, u64),
 }
 
 /// A general register by its number; 31 reads as zero.
@@ -95,6 +97,10 @@ pub(crate) fn decode(bits: u32) -> Option<Operation> {
         _ if bits & 0x3fc0_0000 == 0x0800_0000 => Some(Operation::StoreExclusive),
         // CAS.
         _ if bits & 0x3fa0_7c00 == 0x08a0_7c00 => Some(Operation::Atomic),
+        // PRFM (immediate) of the type PST.
+        _ if bits & 0xffc0_0018 == 0xf980_0010 => {
+            Some(Operation::PrefetchForStore(Register((bits >> 5 & 31) as u8), u64::from(bits >> 10 & 0xfff) * 8))
+        }
         _ if bits & 0x3f20_0c00 == 0x3820_0000 && is_read_modify_write(bits) => Some(Operation::Atomic),
         _ => None,
     }
@@ -215,6 +221,15 @@ mod tests {
         assert_eq!(decode(0xd69f03e0), Some(Operation::Eret));
         assert_eq!(decode(0xd4000002), Some(Operation::FirmwareCall), "hvc #0");
         assert_eq!(decode(0xd4000001), None, "svc #0");
+    }
+
+    #[test]
+    fn a_prefetch_counts_if_it_is_for_a_store() {
+        let prefetch = |register, offset| Some(Operation::PrefetchForStore(Register(register), offset));
+        assert_eq!(decode(0xf9800050), prefetch(2, 0), "prfm pstl1keep, [x2]");
+        assert_eq!(decode(0xf9800871), prefetch(3, 16), "prfm pstl1strm, [x3, #16]");
+        assert_eq!(decode(0xf9800040), None, "prfm pldl1keep, [x2]");
+        assert_eq!(decode(0xf9800048), None, "prfm plil1keep, [x2]");
     }
 
     #[test]

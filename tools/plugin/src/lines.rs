@@ -1,7 +1,8 @@
 //! Counts how often each line of memory moves between CPUs, between two marks of a program.
 //!
 //! The model: caches without limit that keep a line until another CPU takes it (MSI, 64-byte lines). A CPU that reads what
-//! another wrote, or has, fetches the line; one that writes takes it from all others. What is left out: eviction,
+//! another wrote, or has, fetches the line; one that writes takes it from all others, and so does one that prefetches it in
+//! order to write (PRFM PST; of the kernel's half, where a line has been touched before). What is left out: eviction, other
 //! prefetch, store buffers, time. Under `-icount` CPUs take turns in long slices, so that a contended line moves less
 //! often than on hardware: the moves are a lower bound there; an upper one is how often CPUs came to write the line.
 
@@ -11,11 +12,12 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::api::{Access, Hooks, Instruction, Tool};
+use crate::api::{self, Access, Hooks, Instruction, Tool};
 use crate::count::{BEGIN, END};
 use crate::decode::Operation;
 
 const LINE: u64 = 64;
+const PAGE: u64 = 4096;
 /// CPUs whose caches are told apart.
 const CPUS: usize = 512;
 /// How many accesses of a CPU lie between two of its stores at most, for these to be one coming to the line.
@@ -91,10 +93,36 @@ impl Line {
 /// All lines, and where the regions go.
 struct Lines {
     known: HashMap<u64, Line>,
+    /// Where the kernel's pages are, by virtual address: those of the upper half, which all CPUs translate alike.
+    pages: HashMap<u64, u64>,
     /// How many accesses each CPU has made.
     accesses: Vec<u64>,
     out: File,
     regions: u64,
+}
+
+impl Lines {
+    /// A CPU needs a line, to read or to write it.
+    fn touch(&mut self, cpu: usize, pc: u64, va: u64, line: u64, store: bool) -> &mut Line {
+        let known = self.known.entry(line * LINE).or_default();
+        if known.touch(cpu, store) {
+            known.va = va;
+            *known.by.entry(pc).or_default() += 1;
+        }
+        known
+    }
+
+    /// Remembers where a kernel address is.
+    fn note_page(&mut self, va: u64, address: u64) {
+        if va >> 63 == 1 {
+            self.pages.insert(va / PAGE, address / PAGE);
+        }
+    }
+
+    /// Where that is, if it is known.
+    fn translate(&self, va: u64) -> Option<u64> {
+        self.pages.get(&(va / PAGE)).map(|page| page * PAGE + va % PAGE)
+    }
 }
 
 /// The tool.
@@ -110,7 +138,7 @@ impl Ownership {
     /// If the file cannot be made.
     pub(crate) fn new(out: &str) -> Result<Self, String> {
         let out = File::create(out).map_err(|error| format!("cannot make {out}: {error}"))?;
-        let lines = Lines { known: HashMap::new(), accesses: vec![0; CPUS], out, regions: 0 };
+        let lines = Lines { known: HashMap::new(), pages: HashMap::new(), accesses: vec![0; CPUS], out, regions: 0 };
         Ok(Self { running: AtomicBool::new(false), lines: Mutex::new(lines) })
     }
 
@@ -119,6 +147,17 @@ impl Ownership {
         lines.known.values_mut().for_each(Line::forget_counts);
         // Relaxed: the lock orders what matters.
         self.running.store(true, Ordering::Relaxed);
+    }
+
+    /// A CPU asks for a line in order to write it. A prefetch of what is not mapped does nothing.
+    fn prefetch(&self, cpu: usize, pc: u64, va: u64) {
+        if !self.running.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(address) = lines.translate(va) {
+            lines.touch(cpu, pc, va, address / LINE, true);
+        }
     }
 
     fn end_region(&self) {
@@ -175,7 +214,8 @@ fn line_json(address: u64, line: &Line) -> String {
 
 impl Tool for Ownership {
     fn translate(&self, instruction: &Instruction) -> Hooks {
-        let execute = matches!(instruction.operation, Some(Operation::Hint(BEGIN | END)));
+        let execute =
+            matches!(instruction.operation, Some(Operation::Hint(BEGIN | END) | Operation::PrefetchForStore(..)));
         Hooks { execute, access: true, ..Hooks::default() }
     }
 
@@ -185,25 +225,24 @@ impl Tool for Ownership {
         }
         let Some(address) = access.memory() else { return };
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let Lines { known, accesses, .. } = &mut *lines;
-        accesses[cpu] += 1;
-        let last = address + access.len() - 1;
+        lines.accesses[cpu] += 1;
+        lines.note_page(access.va, address);
+        let (number, last) = (lines.accesses[cpu], address + access.len() - 1);
         for line in address / LINE..=last / LINE {
-            let known = known.entry(line * LINE).or_default();
+            let known = lines.touch(cpu, pc, access.va, line, access.store);
             if access.store {
-                known.write(cpu, accesses[cpu]);
-            }
-            if known.touch(cpu, access.store) {
-                known.va = access.va;
-                *known.by.entry(pc).or_default() += 1;
+                known.write(cpu, number);
             }
         }
     }
 
-    fn execute(&self, _cpu: usize, instruction: &Instruction) {
+    fn execute(&self, cpu: usize, instruction: &Instruction) {
         match instruction.operation {
             Some(Operation::Hint(BEGIN)) => self.begin(),
             Some(Operation::Hint(END)) => self.end_region(),
+            Some(Operation::PrefetchForStore(base, offset)) => {
+                self.prefetch(cpu, instruction.pc, api::read(base).wrapping_add(offset));
+            }
             _ => {}
         }
     }
@@ -243,6 +282,30 @@ mod tests {
         assert_eq!((line.visits, size(&line.movers)), (0, 0));
         line.touch(0, true);
         assert_eq!(line.visits, 1, "whoever had it before the region");
+    }
+
+    #[test]
+    fn a_prefetch_for_a_store_brings_a_line_once() {
+        let path = std::env::temp_dir().join(format!("lazuli-lines-{}", std::process::id()));
+        let tool = Ownership::new(path.to_str().unwrap()).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let va = 0xffff_0000_0000_1040;
+        let moves = |cpu, prefetches: bool| {
+            if prefetches {
+                tool.prefetch(cpu, 0, va);
+            }
+            let mut lines = tool.lines.lock().unwrap();
+            lines.note_page(va, 0x7040);
+            for store in [false, true] {
+                lines.touch(cpu, 4, va, 0x7040 / LINE, store);
+            }
+            lines.known[&0x7040].moves()
+        };
+        tool.begin();
+        assert_eq!(moves(0, false), 0, "nobody had it");
+        assert_eq!(moves(1, false), 2, "read, then written");
+        assert_eq!(moves(0, true), 3);
+        assert_eq!(tool.lines.lock().unwrap().translate(0x1040), None, "a program's page is nobody else's");
     }
 
     #[test]
