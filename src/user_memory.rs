@@ -125,7 +125,7 @@ impl<'a> UserBuffer<'a> {
 
     /// The address of the next byte; if there is none, of the end.
     pub fn address(&self) -> u64 {
-        let next = core::iter::once(&self.now).chain(self.rest).find(|range| range.len() > 0);
+        let next = core::iter::once(&self.now).chain(self.rest).find(|range| !range.is_empty());
         next.unwrap_or(&self.now).start()
     }
 
@@ -194,7 +194,7 @@ impl<'a> UserBuffer<'a> {
             }
             total += count;
             self.now = self.now.behind(count);
-            if self.now.len() == 0 {
+            if self.now.is_empty() {
                 let [next, rest @ ..] = self.rest else { break };
                 (self.now, self.rest) = (*next, rest);
                 self.behind -= next.len();

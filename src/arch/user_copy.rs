@@ -144,6 +144,12 @@ impl UserRange {
         self.len
     }
 
+    /// Whether it has no byte.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
     /// What is behind the first `len` bytes, of which there are as many.
     #[inline]
     pub fn behind(self, len: usize) -> Self {
