@@ -71,18 +71,27 @@ pub struct Memory {
 }
 
 impl Hash for Memory {
-    /// Beside what the frames hold: what walkers see instead, and what is on its way.
+    /// Beside what the frames hold: what walkers see instead, and what is on its way. What follows its neighbour as it
+    /// mostly does, every word of a frame that was filled, is told by the neighbour.
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        (&self.generations, &self.buffered, &self.looked_at).hash(hasher);
+        (&self.generations, &self.looked_at, self.buffered.len()).hash(hasher);
+        let mut last = None;
+        for (at, store) in self.buffered.iter().enumerate() {
+            let Store { cpus, frame, word, value } = *store;
+            if last != Some((cpus, frame, word, value)) {
+                (at, store).hash(hasher);
+            }
+            last = Some((cpus, frame, word + 1, value));
+        }
         for (index, watched) in &self.watched {
             let table = &self.frames[*index];
             if watched.stored == watched.visible && (0..ENTRIES).all(|word| watched.stored[word] == table.word(word)) {
                 continue;
             }
-            for word in 0..ENTRIES {
-                let (stored, visible) = (watched.stored[word], watched.visible[word]);
-                if stored != visible || stored != table.word(word) {
-                    (index, word, stored, visible).hash(hasher);
+            let mut last = None;
+            for (word, seen) in watched.stored.iter().zip(&watched.visible).enumerate() {
+                if last.replace(seen) != Some(seen) {
+                    (index, word, seen).hash(hasher);
                 }
             }
         }

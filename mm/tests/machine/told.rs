@@ -186,7 +186,7 @@ impl State {
 }
 
 /// A digest of something.
-pub fn digest(of: &impl Hash) -> u128 {
+pub(super) fn digest(of: &impl Hash) -> u128 {
     let mut hasher = Digest::default();
     of.hash(&mut hasher);
     hasher.value()

@@ -2,7 +2,8 @@
 //!
 //! Each thread of the machine allocates from a part of its own, the machine itself from another. So an address depends on
 //! what the thread did before, and not on what others did meanwhile: states that differ in nothing but the order of
-//! independent steps have the same bytes. What is freed is cleared, for the same reason.
+//! independent steps have the same bytes. What is freed is cleared, for the same reason. In the machine's own part, whose
+//! bytes tell no states apart, what is freed is used again: the less of it, the less to copy.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -19,6 +20,8 @@ const BYTES: usize = PARTS * PART_BYTES + STACKS * lying::STACK_BYTES;
 const ALIGN: usize = 4096;
 /// Before each block: where the one before it ends, and whether this one is in use.
 const HEAD: usize = 16;
+/// At the start of the machine's own part: for each size, a power of two, the first block of that size that is free.
+const FREE_LISTS: usize = usize::BITS as usize * 8;
 /// Behind each block: where its head is.
 const FOOT: usize = 8;
 
@@ -62,12 +65,13 @@ pub(crate) fn inside<T>(what: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The bytes in use of each part but the machine's own.
-pub(crate) fn parts() -> impl Iterator<Item = Range<usize>> {
-    used().skip(1)
+/// Whether this place lies in the machine's own part.
+pub(crate) fn is_machines(address: usize) -> bool {
+    address - BASE.get() < PART_BYTES
 }
 
-fn used() -> impl Iterator<Item = Range<usize>> {
+/// The bytes in use of each part.
+pub(crate) fn used() -> impl Iterator<Item = Range<usize>> {
     let (base, tops) = (BASE.get(), TOPS.get());
     (0..PARTS).map(move |part| base + part * PART_BYTES..base + part * PART_BYTES + tops[part])
 }
@@ -109,7 +113,7 @@ unsafe impl GlobalAlloc for Arena {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let base = BASE.get();
         if base != 0 && (base..base + BYTES).contains(&block.addr()) {
-            free(block.addr(), layout.size());
+            free(block.addr(), layout);
         } else {
             // SAFETY: it is not of the region, so it came from there.
             unsafe { System.dealloc(block, layout) };
@@ -124,6 +128,9 @@ fn allocate(layout: Layout) -> *mut u8 {
         return ptr::with_exposed_provenance_mut(BASE.get() + PARTS * PART_BYTES + number * lying::STACK_BYTES);
     }
     let part = this_part();
+    if part == 0 {
+        return allocate_for_machine(layout);
+    }
     let start = BASE.get() + part * PART_BYTES;
     let mut tops = TOPS.get();
     let before = start + tops[part];
@@ -143,10 +150,47 @@ fn allocate(layout: Layout) -> *mut u8 {
     ptr::with_exposed_provenance_mut(block)
 }
 
-fn free(block: usize, size: usize) {
-    let base = BASE.get();
+/// The size of a block of the machine's own part.
+fn rounded(layout: Layout) -> usize {
+    layout.size().max(layout.align()).max(16).next_power_of_two()
+}
+
+fn allocate_for_machine(layout: Layout) -> *mut u8 {
+    let (base, size) = (BASE.get(), rounded(layout));
+    let list = word(base + size.ilog2() as usize * 8);
+    // SAFETY: the lists lie at the start of the part, and a free block holds the address of the next, or zero.
+    unsafe {
+        if *list != 0 {
+            let block = word(*list);
+            *list = *block;
+            *block = 0;
+            return block.cast();
+        }
+    }
+    let mut tops = TOPS.get();
+    let block = (base + tops[0].max(FREE_LISTS)).next_multiple_of(size.min(ALIGN));
+    tops[0] = block + size - base;
+    if tops[0] > PART_BYTES {
+        return ptr::null_mut();
+    }
+    TOPS.set(tops);
+    ptr::with_exposed_provenance_mut(block)
+}
+
+fn free(block: usize, layout: Layout) {
+    let (base, size) = (BASE.get(), layout.size());
     let part = (block - base) / PART_BYTES;
     if part >= PARTS {
+        return;
+    }
+    if part == 0 {
+        let list = word(base + rounded(layout).ilog2() as usize * 8);
+        // SAFETY: nobody uses the block any more, and the lists lie at the start of the part.
+        unsafe {
+            ptr::write_bytes(word(block).cast::<u8>(), 0, size);
+            *word(block) = *list;
+            *list = block;
+        }
         return;
     }
     let start = base + part * PART_BYTES;
@@ -170,47 +214,29 @@ fn free(block: usize, size: usize) {
     TOPS.set(tops);
 }
 
-/// A copy of everything.
-#[derive(Default)]
-pub(crate) struct Snapshot {
+/// How far each part is in use, and how many stacks there are.
+#[derive(Clone, Default)]
+pub(crate) struct Marks {
     tops: [usize; PARTS],
     stacks: usize,
-    places: Vec<Range<usize>>,
-    bytes: Vec<u8>,
 }
 
-impl Snapshot {
-    /// Copies the region's bytes in use, and those of the stacks.
-    pub(crate) fn take(&mut self, stacks: impl Iterator<Item = Range<usize>>) {
-        self.tops = TOPS.get();
-        self.stacks = STACKS_MADE.get();
-        self.places.clear();
-        self.places.extend(used().chain(stacks).filter(|place| !place.is_empty()));
-        self.bytes.clear();
-        for place in &self.places {
-            // SAFETY: the places lie in the region, and nobody runs who would write there.
-            self.bytes.extend_from_slice(unsafe { bytes(place) });
-        }
+impl Marks {
+    /// As they are.
+    pub(crate) fn take() -> Self {
+        Self { tops: TOPS.get(), stacks: STACKS_MADE.get() }
     }
 
-    /// Puts everything back.
+    /// As they were: what was allocated since is forgotten.
     pub(crate) fn put_back(&self) {
         let now = TOPS.get();
         for (part, &top) in now.iter().enumerate().filter(|(part, top)| **top > self.tops[*part]) {
             let start = BASE.get() + part * PART_BYTES;
-            // SAFETY: what was allocated since lies there, and is forgotten.
+            // SAFETY: what was allocated since lies there, and nobody uses it any more.
             unsafe { ptr::write_bytes(word(start + self.tops[part]).cast::<u8>(), 0, top - self.tops[part]) };
         }
         TOPS.set(self.tops);
         STACKS_MADE.set(self.stacks);
-        let mut from = 0;
-        for place in &self.places {
-            let source = &self.bytes[from..from + place.len()];
-            // SAFETY: the bytes came from there, and nobody looks at them while they change: all fibers are suspended, and
-            // the explorer keeps no reference to what lies in the region.
-            unsafe { ptr::copy_nonoverlapping(source.as_ptr(), word(place.start).cast::<u8>(), place.len()) };
-            from += place.len();
-        }
     }
 }
 
@@ -221,4 +247,13 @@ impl Snapshot {
 pub(crate) unsafe fn bytes<'a>(place: &Range<usize>) -> &'a [u8] {
     // SAFETY: as our caller promised.
     unsafe { std::slice::from_raw_parts(ptr::with_exposed_provenance(place.start), place.len()) }
+}
+
+/// Writes to the region.
+///
+/// # Safety
+/// The place lies in it, and nobody has a reference to it.
+pub(crate) unsafe fn write(start: usize, bytes: &[u8]) {
+    // SAFETY: as our caller promised.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), word(start).cast::<u8>(), bytes.len()) };
 }

@@ -9,15 +9,14 @@ use std::thread;
 
 use mm::lying::World;
 use mm::lying::director::Director;
-use mm::lying::told::{self, Choice, Digest};
+use mm::lying::told::{Choice, Digest};
 
-use crate::arena::{self, Snapshot};
+use crate::arena;
 use crate::report::Case;
+use crate::snapshot::Snapshot;
 
 /// States after which a world is no small one: then it is not closed, and the result says so.
 const MOST_STATES: usize = 3_000_000;
-/// Bytes of memory whose digest is kept.
-const PIECE: usize = 1024;
 /// What a thread of the host needs that explores.
 const STACK: usize = 8 << 20;
 
@@ -81,10 +80,8 @@ struct Explorer<'a> {
     /// For each state, the ways from it to an end.
     ways: Vec<f64>,
     path: Vec<Node>,
-    spare: Vec<Snapshot>,
-    /// The state on the path that the machine is in.
-    at: Option<u32>,
-    known: Pages,
+    /// The state that the machine is in, as far as that is known.
+    present: Snapshot,
     ignored: Vec<Range<usize>>,
     outcome: Outcome,
 }
@@ -100,9 +97,7 @@ impl<'a> Explorer<'a> {
             dead_ends: Vec::new(),
             ways: Vec::new(),
             path: Vec::new(),
-            spare: Vec::new(),
-            at: None,
-            known: Pages::default(),
+            present: Snapshot::default(),
             ignored,
             outcome: Outcome::default(),
         }
@@ -118,14 +113,11 @@ impl<'a> Explorer<'a> {
                 if let Some(before) = self.path.last() {
                     self.ways[before.id as usize] += self.ways[node.id as usize];
                 }
-                self.spare.push(node.snapshot);
                 continue;
             };
             let from = node.id;
-            if self.at != Some(from) {
-                node.snapshot.put_back();
-            }
-            self.at = None;
+            node.snapshot.put_back(&self.present);
+            self.present = node.snapshot.clone();
             self.outcome.steps += 1;
             let failure = arena::inside(|| self.director.perform(choice)).map(outside);
             if let Some(failure) = failure.or_else(|| self.arrive(Some(from))) {
@@ -142,7 +134,7 @@ impl<'a> Explorer<'a> {
     /// A state was reached. Unless it was before, what can happen next is to be tried.
     fn arrive(&mut self, from: Option<u32>) -> Option<String> {
         let new = self.seen.len() as u32;
-        let digest = self.digest();
+        let (digest, choices) = self.look();
         let id = *self.seen.entry(digest).or_insert(new);
         if let Some(from) = from.filter(|&from| from != id) {
             self.edges.push((from, id));
@@ -155,22 +147,17 @@ impl<'a> Explorer<'a> {
             return None;
         }
         self.ways.push(0.0);
-        let world: &World = self.director;
-        let choices = outside(arena::inside(|| world.choices()));
         if choices.is_empty() {
             self.dead_ends.push(id);
             self.ways[id as usize] = 1.0;
             if let Some(from) = from {
                 self.ways[from as usize] += 1.0;
             }
+            self.present = Snapshot::default();
             return arena::inside(|| self.end()).map(outside);
         }
-        let mut snapshot = self.spare.pop().unwrap_or_default();
-        let stacks = outside(arena::inside(|| world.lock().stacks().collect::<Vec<_>>()));
-        snapshot.take(stacks.into_iter());
-        self.path.push(Node { id, snapshot, choices });
+        self.path.push(Node { id, snapshot: self.present.clone(), choices });
         self.outcome.depth = self.outcome.depth.max(self.path.len());
-        self.at = Some(id);
         None
     }
 
@@ -183,45 +170,23 @@ impl<'a> Explorer<'a> {
         self.director.outlive().and_then(|()| self.director.close()).err()
     }
 
-    fn digest(&mut self) -> u128 {
-        let (machine, stacks) = arena::inside(|| {
-            let state = self.director.lock();
-            (state.digest(), state.stacks().collect::<Vec<_>>())
+    /// Looks at the state that the machine is in now: what tells it from others, and what can happen next. The region
+    /// changes no more before something does.
+    fn look(&mut self) -> (u128, Vec<Choice>) {
+        let world: &World = self.director;
+        let (machine, stacks, choices) = arena::inside(|| {
+            let state = world.lock();
+            let (digest, stacks) = (state.digest(), state.stacks().collect::<Vec<_>>());
+            drop(state);
+            (digest, stacks, world.choices())
         });
+        let (stacks, choices) = (outside(stacks), outside(choices));
+        self.present = Snapshot::take(stacks, &self.present, &self.ignored);
         let mut digest = Digest::default();
         digest.add(machine as u64);
         digest.add((machine >> 64) as u64);
-        for place in arena::parts().chain(stacks) {
-            let mut start = place.start;
-            for hole in self.ignored.iter().filter(|range| place.contains(&range.start)) {
-                self.known.add(&mut digest, start..hole.start);
-                start = hole.end;
-            }
-            self.known.add(&mut digest, start..place.end);
-        }
-        digest.value()
-    }
-}
-
-/// The digests of pieces of memory, so that those which stay as they are need not be made again.
-#[derive(Default)]
-struct Pages(HashMap<Range<usize>, (Vec<u8>, u128)>);
-
-impl Pages {
-    fn add(&mut self, digest: &mut Digest, place: Range<usize>) {
-        for start in place.clone().step_by(PIECE) {
-            let piece = start..place.end.min(start + PIECE);
-            // SAFETY: it lies in the region, and all fibers are suspended.
-            let bytes = unsafe { arena::bytes(&piece) };
-            let (known, value) = self.0.entry(piece).or_default();
-            if known != bytes {
-                known.clear();
-                known.extend_from_slice(bytes);
-                *value = told::digest(&bytes);
-            }
-            digest.add(*value as u64);
-            digest.add((*value >> 64) as u64);
-        }
+        self.present.add_to(&mut digest);
+        (digest.value(), choices)
     }
 }
 

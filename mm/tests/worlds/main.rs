@@ -3,6 +3,7 @@
 mod arena;
 mod explore;
 mod report;
+mod snapshot;
 mod worlds;
 
 #[global_allocator]
