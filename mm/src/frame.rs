@@ -388,6 +388,16 @@ mod tests {
     }
 
     #[test]
+    fn data_that_is_freed_as_a_table_stays_as_it_is() {
+        let frames = frames(4, 0..4);
+        let data = frames.alloc().unwrap();
+        frames.get(data);
+        let free = std::panic::AssertUnwindSafe(|| frames.free_table_into(data, &mut FrameList::new()));
+        assert!(std::panic::catch_unwind(free).is_err());
+        assert_eq!((frames.references(data), frames.free()), (2, 3));
+    }
+
+    #[test]
     fn what_is_refused_is_counted() {
         let frames = frames(4, 0..2);
         let free = std::panic::AssertUnwindSafe(|| frames.put(numbered(3)));

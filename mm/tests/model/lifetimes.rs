@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use mm::{Complaint, Counter, CpuId, Machine, Mm, Point, Scheme, System};
+use mm::{Asid, Complaint, Counter, CpuId, Machine, Mm, Point, Scheme, Sequence, System, Ttbr};
 
 use crate::machine::director::{Director, each, each_line};
 use crate::machine::kernel::{self, Reference};
@@ -124,6 +124,41 @@ fn a_slot_that_names_the_dead_keeps_it() {
         assert_eq!(d.lock().complaints, found);
         d.finish();
     }
+}
+
+/// Rule 9: a CPU that nobody asked stands between MSR and slot on its way out of what dies. Its TTBR0 holds that no more, its
+/// slot still names it: enough to keep it.
+#[test]
+fn a_slot_alone_keeps_the_dead() {
+    let d = Director::new(Setup::new(2, Scheme::Shootdown, 1));
+    d.break_rules(&[Complaint::SlotNamesDead]);
+    let (dies, next) = (d.create(), d.create());
+    d.make_lazy(1, &dies);
+    let task = d.spawn(1, move || kernel::exec(next));
+    d.stop_at(task, Point::RootLoaded);
+    d.run();
+    assert!(d.is_held(task));
+    dies.holders().clear_own(CpuId(1));
+    d.on(0, move || kernel::put(dies));
+    assert_eq!((d.total(Counter::MmsFreed), d.total(Counter::MmsLeaked)), (0, 1));
+    assert_eq!(d.lock().complaints, [Complaint::SlotNamesDead]);
+    d.go_on(task);
+    d.run();
+    d.finish();
+}
+
+/// `lazy_tlb.debug=1`: a CPU whose TTBR0 holds what dies says so although neither its slot nor its shadow does.
+#[test]
+fn a_root_that_no_slot_names_keeps_the_dead() {
+    let d = Director::new(Setup::new(2, Scheme::Shootdown, 1).check());
+    d.break_rules(&[Complaint::RootStillLoaded]);
+    let user = d.create();
+    let root = user.root();
+    d.on(1, move || kernel::masked(|| Lying::run(Sequence::LoadRoot, Ttbr::new(root, Asid(3)).0)));
+    d.on(0, move || kernel::put(user));
+    assert_eq!((d.total(Counter::MmsFreed), d.total(Counter::MmsLeaked)), (0, 1));
+    assert_eq!(d.lock().complaints, [Complaint::RootStillLoaded]);
+    d.finish();
 }
 
 /// A task on CPU 0 that runs in an `Mm` without being its user, and looks on while it dies.

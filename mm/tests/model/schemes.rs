@@ -266,6 +266,32 @@ fn t16_who_makes_one_frees_the_dead() {
     }
 }
 
+/// T16: who makes one where nobody may wait, as the boot CPU alone does, frees none. Who may wait frees those that the last
+/// CPU has left, too, and not one kind only where both wait.
+#[test]
+fn t16_who_makes_one_frees_what_was_left_too() {
+    let lies = Lies { preempt: 0, ..Lies::default() };
+    let d = Director::new(Setup { lies, ..Setup::new(2, Scheme::Handoff, 16) });
+    let (left, never_loaded, next) = (d.create(), d.create(), d.create());
+    d.make_lazy(0, &left);
+    let reference = never_loaded.grab_ref();
+    d.on(1, move || [left, never_loaded].map(kernel::put));
+    let task = d.start(0, move || {
+        kernel::exec(next);
+        kernel::masked(|| drop(reference));
+        kernel::stand_still();
+        let one_more = kernel::create();
+        assert_eq!(Lying::system().total(Counter::MmsFreed), 2);
+        kernel::put(one_more);
+    });
+    let one = kernel::create();
+    assert_eq!(d.total(Counter::MmsFreed), 0, "freed where nobody may wait");
+    d.go_on(task);
+    d.run();
+    d.on(0, move || kernel::put(one));
+    d.finish();
+}
+
 /// T18: all CPUs are lazy on one `Mm`: one round, one IPI for each of the others, all end on
 /// `init_mm`.
 #[test]

@@ -11,10 +11,16 @@ use serde_json::Value;
 use super::list::Mutant;
 use super::switch::{CHOICE, Source, mutant_at};
 
+/// Test programs by name.
+pub(super) type Programs = BTreeMap<String, PathBuf>;
+
+/// All the tests that may notice.
+const EVERYTHING: &[&str] = &["--lib", "--test", "tables", "--test", "model"];
+
 /// What came of it.
 pub(super) struct Built {
-    /// The test programs by name.
-    pub(super) programs: BTreeMap<String, PathBuf>,
+    /// The test programs.
+    pub(super) programs: Programs,
     /// The mutants in them.
     pub(super) switched: BTreeSet<u32>,
     /// Those that do not compile.
@@ -46,7 +52,7 @@ pub(super) fn build(tree: &Path, mutants: &[Mutant], unviable: BTreeSet<u32>) ->
     fs::write(&library, text + CHOICE)?;
     loop {
         files.write()?;
-        let output = compile(tree)?;
+        let output = compile(tree, EVERYTHING)?;
         let errors: Vec<&Value> = output.iter().filter_map(error).collect();
         if errors.is_empty() {
             let programs = output.iter().filter_map(program).collect();
@@ -118,14 +124,20 @@ impl Files<'_> {
     }
 }
 
+/// The test programs of a part of the tests, built as they stand in `tree`; `None` if the compiler refuses them.
+pub(super) fn programs(tree: &Path, part: &[&str]) -> Result<Option<Programs>> {
+    let output = compile(tree, part)?;
+    let refused = output.iter().any(|line| error(line).is_some());
+    Ok((!refused).then(|| output.iter().filter_map(program).collect()))
+}
+
 /// What Cargo says, line by line.
-fn compile(tree: &Path) -> Result<Vec<Value>> {
+fn compile(tree: &Path, part: &[&str]) -> Result<Vec<Value>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Beside the copy, which is made anew each time.
     cargo.env("CARGO_TARGET_DIR", "../build").env("RUSTFLAGS", "--cap-lints=allow");
     cargo.current_dir(tree).stderr(Stdio::null());
-    cargo.args(["test", "--package", "mm", "--lib", "--test", "tables", "--test", "model", "--no-run", "--quiet"]);
-    cargo.args(["--message-format", "json"]);
+    cargo.args(["test", "--package", "mm", "--no-run", "--quiet", "--message-format", "json"]).args(part);
     let output = cargo.output().context("cannot run cargo")?;
     let lines = String::from_utf8(output.stdout).context("Cargo writes no UTF-8")?;
     let values: Vec<Value> = lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();

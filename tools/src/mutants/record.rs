@@ -13,6 +13,9 @@ use super::list::Mutant;
 /// The least part of the viable ones that has to be caught, in percent.
 const BAR: f64 = 95.0;
 
+/// What a page has at its end about those that were tried after the others.
+const SINCE: &str = "\n## Tried since";
+
 /// What became of one.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Outcome {
@@ -59,9 +62,9 @@ impl Record {
         Ok(Self { log, outcomes, equivalent })
     }
 
-    /// Whether it was caught before.
-    pub(super) fn is_caught(&self, mutant: &Mutant) -> bool {
-        matches!(self.outcomes.get(&mutant.name), Some(Outcome::Caught(_)))
+    /// Whether it was caught before, or refused by the compiler.
+    pub(super) fn is_settled(&self, mutant: &Mutant) -> bool {
+        matches!(self.outcomes.get(&mutant.name), Some(Outcome::Caught(_) | Outcome::Unviable))
     }
 
     /// Whether it was tried before.
@@ -83,6 +86,24 @@ impl Record {
         writeln!(self.log, "{}\t{outcome}", mutant.name).context("cannot write the log")?;
         self.outcomes.insert(mutant.name.clone(), outcome);
         Ok(())
+    }
+
+    /// A page that is older, with what became of these since.
+    pub(super) fn page_with(&self, page: &str, mutants: &[&Mutant], commit: &str) -> String {
+        let older = page.split_once(SINCE).map_or(page, |(older, _)| older);
+        let mut text = format!("{older}{SINCE}\n\nThese alone, of {commit}; what stands above is older.\n\n");
+        text += "| mutant | what became of it |\n|---|---|\n";
+        for mutant in mutants {
+            let became = match (self.outcomes.get(&mutant.name), self.equivalent.get(&mutant.key())) {
+                (None, _) => "not tried".to_owned(),
+                (Some(Outcome::Caught(test)), _) => format!("caught by `{test}`"),
+                (Some(Outcome::Unviable), _) => "does not compile".to_owned(),
+                (Some(Outcome::Survived), Some(why)) => format!("changes nothing: {why}"),
+                (Some(Outcome::Survived), None) => "**missed**".to_owned(),
+            };
+            text += &format!("| `{}` | {became} |\n", mutant.name.replace('|', "\\|"));
+        }
+        text
     }
 
     /// The sums, file by file, and the survivors.

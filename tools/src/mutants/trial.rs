@@ -1,6 +1,5 @@
 //! Runs the tests on one mutant, the quick ones first, until one notices.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,9 +8,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::build::Programs;
+use super::record::Outcome;
+
+/// A program, and which of its tests.
+type Stage = (&'static str, &'static [&'static str]);
+/// How much of a processor, and how long.
+type Limit = (Duration, Duration);
+
 /// The tests, in the order in which they run: a program, and what the names of its tests begin with; without any, those
 /// that no other stage of that program names.
-const STAGES: &[(&str, &[&str])] = &[
+const STAGES: &[Stage] = &[
     ("mm", &[]),
     ("model", &["contract::"]),
     ("tables", &[]),
@@ -29,7 +36,7 @@ const LEAST_TIME: Duration = Duration::from_secs(60);
 const PATIENCE: u32 = 4;
 
 /// What a stage adds to the command line of its program.
-fn arguments((program, names): &(&str, &'static [&'static str])) -> Vec<&'static str> {
+fn arguments((program, names): &Stage) -> Vec<&'static str> {
     if !names.is_empty() {
         return names.to_vec();
     }
@@ -47,22 +54,32 @@ pub(super) enum Verdict {
     Survived,
 }
 
+impl From<Verdict> for Outcome {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Caught(test) => Self::Caught(test),
+            Verdict::Hangs(tests) => Self::Caught(format!("{tests} never ends")),
+            Verdict::Survived => Self::Survived,
+        }
+    }
+}
+
 /// The test programs, and how long they take without a mutant.
 pub(super) struct Trial {
-    programs: BTreeMap<String, PathBuf>,
+    programs: Programs,
     /// Where each run's output is kept while it runs.
     out: PathBuf,
-    limits: Vec<(Duration, Duration)>,
+    limits: Vec<Limit>,
 }
 
 impl Trial {
     /// Runs everything once without a mutant; it must pass.
-    pub(super) fn new(programs: BTreeMap<String, PathBuf>, out: &Path) -> Result<Self> {
+    pub(super) fn new(programs: Programs, out: &Path) -> Result<Self> {
         let mut trial = Self { programs, out: out.to_owned(), limits: Vec::new() };
         for stage in STAGES {
             let never = (Duration::MAX, Duration::MAX);
             let start = Instant::now();
-            let (verdict, processor) = trial.stage(None, stage, never)?;
+            let (verdict, processor) = trial.stage(&trial.programs, None, stage, never)?;
             let took = start.elapsed();
             anyhow::ensure!(verdict == Verdict::Survived, "without a mutant: {verdict:?}");
             println!("{} {}: {:.1} s without a mutant", stage.0, stage.1.join(" "), took.as_secs_f32());
@@ -74,9 +91,20 @@ impl Trial {
 
     /// What the tests say of a mutant, or only the quick ones.
     pub(super) fn of(&self, number: u32, quick: bool) -> Result<Verdict> {
+        self.ask(&self.programs, number, quick)
+    }
+
+    /// What these tests say, into which one mutant is built: those stages that run them.
+    pub(super) fn of_alone(&self, programs: &Programs, quick: bool) -> Result<Verdict> {
+        // Nobody looks at the number.
+        self.ask(programs, u32::MAX, quick)
+    }
+
+    fn ask(&self, programs: &Programs, number: u32, quick: bool) -> Result<Verdict> {
         let stages = if quick { QUICK } else { STAGES.len() };
-        for (stage, limit) in STAGES.iter().zip(&self.limits).take(stages) {
-            let (verdict, _) = self.stage(Some(number), stage, *limit)?;
+        let built = |((program, _), _): &(&Stage, &Limit)| programs.contains_key(*program);
+        for (stage, limit) in STAGES.iter().zip(&self.limits).take(stages).filter(built) {
+            let (verdict, _) = self.stage(programs, Some(number), stage, *limit)?;
             if verdict != Verdict::Survived {
                 return Ok(verdict);
             }
@@ -87,12 +115,13 @@ impl Trial {
     /// The verdict of one stage, and how much of a processor it took.
     fn stage(
         &self,
+        programs: &Programs,
         mutant: Option<u32>,
-        stage: &(&str, &'static [&'static str]),
-        limit: (Duration, Duration),
+        stage: &Stage,
+        limit: Limit,
     ) -> Result<(Verdict, Duration)> {
         let program = stage.0;
-        let path = self.programs.get(program).with_context(|| format!("Cargo built no tests `{program}`"))?;
+        let path = programs.get(program).with_context(|| format!("Cargo built no tests `{program}`"))?;
         let mut tests = Command::new(path);
         tests.args(arguments(stage)).env("LAZULI_SEEDS", SEEDS).env("RUST_BACKTRACE", "0").env("PROPTEST_CASES", "32");
         tests.stdin(Stdio::null()).stderr(Stdio::null());
