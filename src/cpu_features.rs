@@ -1,6 +1,9 @@
 //! What programs may know about the CPU: `AT_HWCAP` and /proc/cpuinfo.
 
 use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1, ID_AA64PFR0_EL1, Readable};
+use spin::once::Once;
+
+use crate::sync::Relax;
 
 /// The registers that the features are read from.
 #[derive(Clone, Copy)]
@@ -72,7 +75,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     FEATURES.iter().filter(|feature| feature.is_there()).map(|feature| feature.name)
 }
 
-/// `AT_HWCAP`.
+/// `AT_HWCAP`. Asked for by each program that starts, and the same for all.
 pub fn hwcap() -> u64 {
+    static HWCAP: Once<u64, Relax> = Once::new();
+    *HWCAP.call_once(find_hwcap)
+}
+
+fn find_hwcap() -> u64 {
     FEATURES.iter().filter(|feature| feature.is_there()).fold(0, |bits, feature| bits | 1 << feature.bit)
 }

@@ -138,6 +138,11 @@ impl Machine for Kernel {
         unsafe { page::fill(mapped(frame), source) }
     }
 
+    fn store_bytes(frame: Frame, offset: usize, bytes: &[u8]) {
+        // SAFETY: the caller holds the frame, and RAM is mapped.
+        unsafe { page::store(mapped(frame), offset, bytes) }
+    }
+
     fn first_frame_of(pages: &'static [u8]) -> Option<Frame> {
         let start = pages.as_ptr().addr() as u64;
         let first = Frame::containing(PhysAddr(mmu::virt_to_phys(start)));

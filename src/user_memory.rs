@@ -41,6 +41,12 @@ fn bytes_of<T: Plain>(value: &T) -> &[u8] {
     unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
+/// The values as they lie in memory.
+pub fn bytes_of_all<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: as above, and a slice has no padding between its elements.
+    unsafe { core::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
 fn bytes_of_mut<T: Plain>(value: &mut T) -> &mut [u8] {
     // SAFETY: `Plain` promises that any bytes make a value.
     unsafe { core::slice::from_raw_parts_mut(core::ptr::from_mut(value).cast(), size_of::<T>()) }

@@ -6,7 +6,7 @@ use core::fmt;
 use elf::abi;
 use elf::endian::LittleEndian;
 use elf::file::{Class, FileHeader, parse_ident};
-use elf::segment::{ProgramHeader, SegmentTable};
+use elf::segment::ProgramHeader;
 
 use mm::PAGE_SIZE;
 use mm::pte::Protection;
@@ -109,7 +109,7 @@ pub struct Plan {
 pub fn plan(file: &[u8]) -> Result<Plan, ElfError<'_>> {
     let header = read_header(file)?;
     let base = if header.e_type == abi::ET_DYN { BASE } else { 0 };
-    let headers: Vec<ProgramHeader> = headers(file, &header)?.iter().collect();
+    let headers: Vec<ProgramHeader> = headers(file, &header)?.iter().filter_map(program_header).collect();
     if let Some(interpreter) = headers.iter().find(|header| header.p_type == abi::PT_INTERP) {
         return Err(ElfError::Interpreter(text(file, interpreter)?));
     }
@@ -149,16 +149,31 @@ fn read_header(file: &[u8]) -> Result<FileHeader<LittleEndian>, ElfError<'_>> {
     }
 }
 
-fn headers<'a>(
-    file: &'a [u8],
-    header: &FileHeader<LittleEndian>,
-) -> Result<SegmentTable<'a, LittleEndian>, ElfError<'a>> {
+fn headers<'a>(file: &'a [u8], header: &FileHeader<LittleEndian>) -> Result<&'a [[u8; HEADER_SIZE]], ElfError<'a>> {
     let sane = usize::from(header.e_phentsize) == HEADER_SIZE && (1..=MAX_HEADERS).contains(&header.e_phnum);
     if !sane {
         return Err(ElfError::BadHeaders);
     }
     let size = HEADER_SIZE * usize::from(header.e_phnum);
-    Ok(SegmentTable::new(LittleEndian, Class::ELF64, range(file, header.e_phoff, size as u64)?))
+    Ok(range(file, header.e_phoff, size as u64)?.as_chunks().0)
+}
+
+/// A program header, if it is of a kind that matters: of the dozen that a program has, half are for others. Not read by
+/// the library, which checks for each field whether it is there.
+fn program_header(bytes: &[u8; HEADER_SIZE]) -> Option<ProgramHeader> {
+    let (words, _) = bytes.as_chunks();
+    let word = |index: usize| u64::from_le_bytes(words[index]);
+    let (p_type, p_flags) = (word(0) as u32, (word(0) >> 32) as u32);
+    matches!(p_type, abi::PT_LOAD | abi::PT_INTERP | abi::PT_PHDR).then(|| ProgramHeader {
+        p_type,
+        p_flags,
+        p_offset: word(1),
+        p_vaddr: word(2),
+        p_paddr: word(3),
+        p_filesz: word(4),
+        p_memsz: word(5),
+        p_align: word(6),
+    })
 }
 
 fn range(file: &[u8], start: u64, size: u64) -> Result<&[u8], ElfError<'_>> {

@@ -91,6 +91,12 @@ impl Page {
         self.0 << PAGE_SHIFT
     }
 
+    /// The aligned block of 2^`bits` pages that holds this page. It lies in the user half, which is such a block itself.
+    pub(crate) const fn block(self, bits: u32) -> PageRange {
+        let start = self.0 >> bits << bits;
+        Self(start)..Self(start + (1 << bits))
+    }
+
     /// The page `count` pages further up, clamped to [`Page::END`].
     pub const fn offset(self, count: u64) -> Self {
         Self::from_number(self.0.saturating_add(count))

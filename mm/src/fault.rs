@@ -49,45 +49,56 @@ impl<M: Machine> Space<M> {
             return Err(FaultError::Denied);
         }
         let leaf = self.tables.leaf_or_create(page)?;
-        let mut entry = leaf.get(page);
-        if entry.is_valid() && entry.is_untouched() {
-            entry = entry.as_touched();
-            // In place, and nobody has to be told: what faults is not cached.
-            leaf.widen(page, entry);
-            M::run(Sequence::PublishEntries, 0);
-            if let Some(frame) = entry.frame().filter(|_| entry.allows(access)) {
-                return Ok(frame);
-            }
+        if !leaf.get(page).is_empty() {
+            return admit(mm, region, page, &leaf, access);
         }
-        match entry.frame() {
-            None => {
-                let frame = provide(region, page, &leaf)?;
-                M::run(Sequence::PublishEntries, 0);
-                Ok(frame)
-            }
-            Some(frame) if entry.allows(access) => {
-                // Somebody was faster, or this CPU cached the entry before its rights were widened.
-                refresh(mm, page);
-                Ok(frame)
-            }
-            Some(frame) if entry.is_copy_on_write() && M::system().frames.is_shared(frame) => {
-                Ok(copy(mm, region, page, &leaf, frame)?)
-            }
-            Some(frame) => {
-                // The other owners are gone. The frame stays and only rights are added: no CPU has
-                // to be told.
-                leaf.widen(page, entry.as_exclusive(region.attributes.protection));
-                M::run(Sequence::PublishEntries, 0);
-                refresh(mm, page);
-                Ok(frame)
-            }
+        let frame = provide(region, page, &leaf)?;
+        M::run(Sequence::PublishEntries, 0);
+        Ok(frame)
+    }
+}
+
+/// Makes a page that has a frame accessible in this way. Kept apart from the first use of a page, which is short.
+#[inline(never)]
+fn admit<M: Machine>(
+    mm: &Mm<M>,
+    region: &Region,
+    page: Page,
+    leaf: &Leaf<M>,
+    access: Access,
+) -> Result<Frame, FaultError> {
+    let mut entry = leaf.get(page);
+    let frame = entry.frame().ok_or(FaultError::Unmapped)?;
+    if entry.is_valid() && entry.is_untouched() {
+        entry = entry.as_touched();
+        // In place, and nobody has to be told: what faults is not cached.
+        leaf.widen(page, entry);
+        M::run(Sequence::PublishEntries, 0);
+        if entry.allows(access) {
+            return Ok(frame);
         }
     }
+    if entry.allows(access) {
+        // Somebody was faster, or this CPU cached the entry before its rights were widened.
+        refresh(mm, page);
+        return Ok(frame);
+    }
+    if entry.is_copy_on_write() && M::system().frames.is_shared(frame) {
+        return Ok(copy(mm, region, page, leaf, frame)?);
+    }
+    // The other owners are gone. The frame stays and only rights are added: no CPU has
+    // to be told.
+    leaf.widen(page, entry.as_exclusive(region.attributes.protection));
+    M::run(Sequence::PublishEntries, 0);
+    refresh(mm, page);
+    Ok(frame)
 }
 
 /// Gives an unmapped page a frame with what its region says it holds. The caller publishes it.
 fn provide<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<Frame, OutOfMemory> {
-    if let Some(frame) = lend::<M>(region, page, leaf) {
+    if !region.attributes.protection.write
+        && let Some(frame) = lend::<M>(region, page, leaf)
+    {
         return Ok(frame);
     }
     let frame = fill::<M>(region, page)?;
@@ -98,15 +109,13 @@ fn provide<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<Fr
 /// How many pages an image lends at a time: an aligned run of so many, all of which one leaf table translates.
 const RUN: u64 = 16;
 
-/// Maps the image's own frames, where they hold the pages and the program may not write to them: all who run from the
+/// Maps the image's own frames, where they hold the pages, which the program may not write to: all who run from the
 /// image have those in common. Should one of them gain the right to write, its first write makes a copy.
 ///
 /// The neighbours of a page come with it: an entry costs a small part of the fault that it most likely saves.
+#[inline(never)]
 fn lend<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Option<Frame> {
     let protection = region.attributes.protection;
-    if protection.write {
-        return None;
-    }
     let start = Page::from_number(page.number() / RUN * RUN);
     let run = start.max(region.pages.start)..start.offset(RUN).min(region.pages.end);
     let image = region.image_of(&run);
@@ -157,9 +166,7 @@ fn copy<M: Machine>(
 ) -> Result<Frame, OutOfMemory> {
     let frame = M::system().frames.alloc().ok_or(OutOfMemory)?;
     M::copy_frame(original, frame);
-    let mut stale = Stale::new();
-    leaf.clear(page, &mut stale);
-    stale.flush(mm);
+    Stale::flushed(mm, |stale| leaf.clear(page, stale));
     enter(region, page, leaf, Descriptor::page(frame, region.attributes.protection));
     M::run(Sequence::PublishEntries, 0);
     Ok(frame)

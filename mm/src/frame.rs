@@ -160,8 +160,24 @@ impl<M: Machine> FrameAllocator<M> {
         self.free_list(list);
     }
 
+    /// Gives up the only reference to a data frame, which joins `list`. If there are others, nothing happens.
+    #[must_use]
+    pub(crate) fn put_last(&self, frame: Frame, list: &mut FrameList) -> bool {
+        // Acquire: as in `is_shared`.
+        let last = self.info_of(frame).filter(|info| info.word.load(Ordering::Acquire) == 1);
+        if let Some(info) = last {
+            // Relaxed: whoever adds a reference has one already, and the only one is ours.
+            info.word.store(0, Ordering::Relaxed);
+            list.push(self.info, frame.number() - self.base);
+        }
+        last.is_some()
+    }
+
     /// As [`put`](Self::put), but a frame that loses its last reference joins `list`.
     pub fn put_into(&self, frame: Frame, list: &mut FrameList) {
+        if self.put_last(frame, list) {
+            return;
+        }
         let Some(info) = self.info_of(frame) else { return self.refuse(frame) };
         let lower = |word| (1..KEPT).contains(&word).then(|| word - 1);
         // Release: pairs with the fence below and the Acquire in `references`: our accesses to the
@@ -248,7 +264,7 @@ impl<M: Machine> FrameAllocator<M> {
 
     /// Runs of a table's indices outside which no entry was ever set.
     pub(crate) fn used(&self, table: Frame) -> impl Iterator<Item = Range<usize>> + use<M> {
-        self.info_of_table(table).used()
+        self.info_of_table(table).used(0..ENTRIES)
     }
 
     /// What is known about a table in use.
@@ -474,7 +490,7 @@ mod tests {
         for index in [511, 7, 16, 500] {
             frames.mark_used(table, index);
         }
-        assert_eq!((used(table), frames.level(table)), (vec![0..32, 496..512], 2));
+        assert_eq!((used(table), frames.level(table)), (vec![0..8, 16..24, 496..512], 2));
         (0..512).for_each(|index| frames.mark_used(table, index));
         assert_eq!(used(table), vec![0..512]);
         frames.free_root(table);
@@ -482,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_twelve_bytes() {
-        assert_eq!(size_of::<FrameInfo>(), 12);
+    fn metadata_is_sixteen_bytes() {
+        assert_eq!(size_of::<FrameInfo>(), 16);
     }
 }

@@ -1,4 +1,4 @@
-//! What is known about each frame: twelve bytes, kept outside it.
+//! What is known about each frame: sixteen bytes, kept outside it.
 //!
 //! So a frame that nobody owns is never touched, and a list of frames needs no memory of its own.
 
@@ -6,7 +6,7 @@ use core::iter;
 use core::ops::Range;
 
 use crate::pte::ENTRIES;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// What is known about one frame. All zeroes is a valid value: a frame that nobody owns.
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub struct FrameInfo {
     next: AtomicU32,
     /// Of a table: the groups of entries that were ever set, one bit for each. Of data that never changes: 1 once it
     /// can be executed.
-    used: AtomicU32,
+    used: AtomicU64,
 }
 
 /// Marks the word of a table.
@@ -26,7 +26,7 @@ pub(crate) const TABLE: u32 = 1 << 31;
 /// The word of data that never changes and is never free: nobody counts who refers to it.
 pub(crate) const KEPT: u32 = 1 << 30;
 /// Entries in a group.
-const GROUP: usize = ENTRIES / u32::BITS as usize;
+const GROUP: usize = ENTRIES / u64::BITS as usize;
 
 // Relaxed for tables: their use is read and written under the lock of their address space.
 impl FrameInfo {
@@ -56,15 +56,20 @@ impl FrameInfo {
         self.used.store(1, Ordering::Release);
     }
 
-    /// Runs of indices outside which no entry was ever set. Most tables hold a few neighbours, and
+    /// Runs of indices outside which no entry `within` was ever set. Most tables hold a few neighbours, and
     /// a fork or an exit looks at every table of its program.
-    pub(crate) fn used(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let mut groups = u64::from(self.used.load(Ordering::Relaxed));
+    pub(crate) fn used(&self, within: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let mut groups = self.used.load(Ordering::Relaxed) & u64::MAX.unbounded_shl((within.start / GROUP) as u32);
         iter::from_fn(move || {
-            let start = groups.trailing_zeros() as usize;
-            let end = start + (groups.checked_shr(start as u32)?).trailing_ones() as usize;
-            groups &= !0 << end;
-            Some(start * GROUP..end * GROUP)
+            let first = groups.trailing_zeros() as usize;
+            let start = within.start.max(first * GROUP);
+            if start >= within.end {
+                return None;
+            }
+            let end = first + (groups >> first).trailing_ones() as usize;
+            // The carry runs through the lowest run of ones.
+            groups &= groups.wrapping_add(1 << first);
+            Some(start..within.end.min(end * GROUP))
         })
     }
 }

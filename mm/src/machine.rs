@@ -222,6 +222,15 @@ pub trait Machine: Sized + Send + Sync + 'static {
     /// Copies bytes to the start of a frame and zeroes the rest.
     fn fill_frame(frame: Frame, bytes: &[u8]);
 
+    /// Writes bytes into a frame, from this byte of it on.
+    fn store_bytes(frame: Frame, offset: usize, bytes: &[u8]) {
+        for (at, &byte) in (offset..).zip(bytes) {
+            let mut word = Self::table(frame).word(at / 8).to_le_bytes();
+            word[at % 8] = byte;
+            Self::table(frame).set_word(at / 8, u64::from_le_bytes(word));
+        }
+    }
+
     /// The frame in which these bytes begin, whole pages of an image, if they lie in frames that were given to
     /// [`FrameAllocator::keep`](crate::frame::FrameAllocator::keep), one after another. These are then mapped as they
     /// are, and not copied.

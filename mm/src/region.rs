@@ -1,12 +1,16 @@
 //! Regions: which user pages are mapped, with what rights, and what is behind them.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use crate::addr::{PAGE_SIZE, Page, PageRange};
 use crate::pte::Protection;
 
 /// The most regions one address space may have (Linux: `vm.max_map_count`).
 pub const MOST_REGIONS: usize = 65_530;
+
+/// Room for as many is made for the first region: a program has a dozen.
+const USUAL_REGIONS: usize = 16;
 
 /// No memory, or no room in a table of fixed size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +108,17 @@ impl Region {
         self.len() == 0
     }
 
+    /// Whether `next` goes on where this one ends, and is alike.
+    fn is_continued_by(&self, next: &Self) -> bool {
+        self.pages.end == next.pages.start && self.attributes.continued_by(self.len(), &next.attributes)
+    }
+
+    /// The part from this page on, which lies in the region.
+    fn from(&self, page: Page) -> Self {
+        let backing = self.attributes.backing.advanced(page.number() - self.pages.start.number());
+        Self { pages: page..self.pages.end, attributes: Attributes { backing, ..self.attributes } }
+    }
+
     /// The bytes of the image that belong in these pages of the region: fewer at the image's end, none for anonymous
     /// memory.
     pub fn image_of(&self, pages: &PageRange) -> &'static [u8] {
@@ -126,44 +141,49 @@ pub fn length(pages: &PageRange) -> u64 {
 ///
 /// A sorted array, because a program has a dozen regions and each fault looks one up.
 #[derive(Default)]
-pub struct Regions(Vec<Region>);
+pub struct Regions {
+    list: Vec<Region>,
+    /// What the last search found: what a program uses next is mostly near what it used last, and a system call
+    /// searches for the same place more than once.
+    recent: Cell<usize>,
+}
 
 impl Regions {
     /// No regions.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { list: Vec::new(), recent: Cell::new(0) }
     }
 
     /// All regions, lowest first.
     pub fn iter(&self) -> core::slice::Iter<'_, Region> {
-        self.0.iter()
+        self.list.iter()
     }
 
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.list.capacity()
     }
 
     /// The region that holds this page.
     pub fn find(&self, page: Page) -> Option<&Region> {
-        self.0.get(self.first_ending_after(page)).filter(|region| region.pages.start <= page)
+        self.list.get(self.first_ending_after(page)).filter(|region| region.pages.start <= page)
     }
 
     /// The regions that have pages in this range, lowest first.
     pub fn overlapping(&self, pages: &PageRange) -> impl Iterator<Item = &Region> {
         let end = pages.end;
-        self.0[self.first_ending_after(pages.start)..].iter().take_while(move |region| region.pages.start < end)
+        self.list[self.first_ending_after(pages.start)..].iter().take_while(move |region| region.pages.start < end)
     }
 
     /// Whether no page of the range is mapped.
     pub fn is_free(&self, pages: &PageRange) -> bool {
-        self.0.get(self.first_ending_after(pages.start)).is_none_or(|next| pages.end <= next.pages.start)
+        self.list.get(self.first_ending_after(pages.start)).is_none_or(|next| pages.end <= next.pages.start)
     }
 
     /// Whether every page of the range is mapped.
     pub fn covers(&self, pages: &PageRange) -> bool {
         let mut reached = pages.start;
-        for region in &self.0[self.first_ending_after(pages.start)..] {
+        for region in &self.list[self.first_ending_after(pages.start)..] {
             if reached >= pages.end || region.pages.start > reached {
                 break;
             }
@@ -175,15 +195,15 @@ impl Regions {
     /// The range and the free pages on both its sides. The range itself is free.
     pub fn hole_around(&self, pages: &PageRange) -> PageRange {
         let next = self.first_ending_after(pages.start);
-        let start = next.checked_sub(1).map_or(Page::from_number(0), |before| self.0[before].pages.end);
-        start..self.0.get(next).map_or(Page::END, |region| region.pages.start)
+        let start = next.checked_sub(1).map_or(Page::from_number(0), |before| self.list[before].pages.end);
+        start..self.list.get(next).map_or(Page::END, |region| region.pages.start)
     }
 
     /// The start of the highest run of `count` free pages within `area`.
     pub fn find_gap(&self, count: u64, area: &PageRange) -> Option<Page> {
         let mut end = area.end.number();
-        let below = self.0.partition_point(|region| region.pages.start < area.end);
-        for region in self.0[..below].iter().rev() {
+        // Hardly anything lies above the area.
+        for region in self.list.iter().rev().filter(|region| region.pages.start < area.end) {
             if end.saturating_sub(region.pages.end.number()) >= count {
                 break;
             }
@@ -200,30 +220,56 @@ impl Regions {
     /// If there is no memory, or if there are too many regions.
     pub fn reserve(&mut self) -> Result<(), OutOfMemory> {
         const MOST_ADDED: usize = 3;
-        if self.0.len() + MOST_ADDED > MOST_REGIONS {
+        if self.list.len() + MOST_ADDED > MOST_REGIONS {
             return Err(OutOfMemory);
         }
-        self.0.try_reserve(MOST_ADDED).map_err(|_| OutOfMemory)
+        let more = MOST_ADDED.max(USUAL_REGIONS.saturating_sub(self.list.len()));
+        self.list.try_reserve(more).map_err(|_| OutOfMemory)
     }
 
     /// Adds a region where nothing is mapped, joined with its neighbours if they are alike.
     pub fn insert(&mut self, region: Region) {
         debug_assert!(!region.is_empty() && self.is_free(&region.pages), "{region:?} is empty or overlaps");
         let index = self.first_ending_after(region.pages.start);
-        self.0.insert(index, region);
-        self.merge(index, index + 1);
+        let below = index.checked_sub(1).filter(|&below| self.list[below].is_continued_by(&region));
+        let above = self.list.get(index).filter(|above| region.is_continued_by(above)).map(|above| above.pages.end);
+        match (below, above) {
+            (Some(below), Some(end)) => {
+                self.list[below].pages.end = end;
+                self.list.remove(index);
+            }
+            (Some(below), None) => self.list[below].pages.end = region.pages.end,
+            (None, Some(end)) => self.list[index] = Region { pages: region.pages.start..end, ..region },
+            (None, None) => self.list.insert(index, region),
+        }
     }
 
     /// Cuts the range out.
     pub fn remove(&mut self, pages: &PageRange) {
-        let (first, end) = self.isolate(pages);
-        self.0.drain(first..end);
+        let mut first = self.first_ending_after(pages.start);
+        let mut above = None;
+        if let Some(region) = self.list.get_mut(first).filter(|region| region.pages.start < pages.start) {
+            above = (pages.end < region.pages.end).then(|| region.from(pages.end));
+            region.pages.end = pages.start;
+            first += 1;
+        }
+        self.recent.set(first);
+        if let Some(above) = above {
+            return self.list.insert(first, above);
+        }
+        let end = self.first_ending_behind(pages.end, first);
+        if first < end {
+            self.list.drain(first..end);
+        }
+        if let Some(region) = self.list.get_mut(first).filter(|region| region.pages.start < pages.end) {
+            *region = region.from(pages.end);
+        }
     }
 
     /// Gives every region in the range these rights.
     pub fn protect(&mut self, pages: &PageRange, protection: Protection) {
         let (first, end) = self.isolate(pages);
-        for region in &mut self.0[first..end] {
+        for region in &mut self.list[first..end] {
             region.attributes.protection = protection;
         }
         self.merge(first, end);
@@ -235,43 +281,58 @@ impl Regions {
     /// If there is no memory.
     pub fn duplicate(&self) -> Result<Self, OutOfMemory> {
         let mut copy = Vec::new();
-        copy.try_reserve_exact(self.0.len()).map_err(|_| OutOfMemory)?;
-        copy.extend_from_slice(&self.0);
-        Ok(Self(copy))
+        copy.try_reserve_exact(self.list.len()).map_err(|_| OutOfMemory)?;
+        copy.extend_from_slice(&self.list);
+        Ok(Self { list: copy, recent: self.recent.clone() })
     }
 
+    /// The index of the first region that reaches beyond this page.
     fn first_ending_after(&self, page: Page) -> usize {
-        self.0.partition_point(|region| region.pages.end <= page)
+        let ends_before = |region: &Region| region.pages.end <= page;
+        let recent = self.recent.get();
+        if let Some((below, rest)) = self.list.split_at_checked(recent)
+            && below.last().is_none_or(ends_before)
+            && !rest.first().is_some_and(ends_before)
+        {
+            return recent;
+        }
+        let found = self.list.partition_point(ends_before);
+        self.recent.set(found);
+        found
+    }
+
+    /// The same of a page near the region at `from`, which no region before that one reaches.
+    fn first_ending_behind(&self, page: Page, from: usize) -> usize {
+        from + self.list[from..].iter().take_while(|region| region.pages.end <= page).count()
     }
 
     /// Splits regions so that each lies either inside the range or outside it; gives the indices of
     /// those inside.
     fn isolate(&mut self, pages: &PageRange) -> (usize, usize) {
-        (self.split_at(pages.start), self.split_at(pages.end))
+        let first = self.first_ending_after(pages.start);
+        let first = self.split_at(first, pages.start);
+        let end = self.first_ending_behind(pages.end, first);
+        (first, self.split_at(end, pages.end))
     }
 
-    /// Splits the region that holds both this page and the one before it, if there is one; gives
-    /// the index of the first region from this page on.
-    fn split_at(&mut self, page: Page) -> usize {
-        let index = self.first_ending_after(page);
-        let Some(region) = self.0.get_mut(index).filter(|region| region.pages.start < page) else { return index };
-        let mut upper = region.clone();
-        upper.attributes.backing = upper.attributes.backing.advanced(page.number() - region.pages.start.number());
-        upper.pages.start = page;
+    /// Splits the region with this index, the first that reaches beyond the page, if it begins before it; gives the
+    /// index of the first region from this page on.
+    fn split_at(&mut self, index: usize, page: Page) -> usize {
+        let Some(region) = self.list.get_mut(index).filter(|region| region.pages.start < page) else { return index };
+        let upper = region.from(page);
         region.pages.end = page;
-        self.0.insert(index + 1, upper);
+        self.list.insert(index + 1, upper);
         index + 1
     }
 
     /// Joins neighbours that are alike, from the one before `first` to the one at `end`.
     fn merge(&mut self, first: usize, end: usize) {
-        let last = end.min(self.0.len().saturating_sub(1));
+        let last = end.min(self.list.len().saturating_sub(1));
         for index in (first.max(1)..=last).rev() {
-            let (lower, upper) = (&self.0[index - 1], &self.0[index]);
-            let adjacent = lower.pages.end == upper.pages.start;
-            if adjacent && lower.attributes.continued_by(lower.len(), &upper.attributes) {
-                self.0[index - 1].pages.end = upper.pages.end;
-                self.0.remove(index);
+            let [lower, upper] = &mut self.list[index - 1..=index] else { continue };
+            if lower.is_continued_by(upper) {
+                lower.pages.end = upper.pages.end;
+                self.list.remove(index);
             }
         }
     }
@@ -329,6 +390,28 @@ mod tests {
         assert_eq!(layout(&regions), [(10, 12, true), (35, 40, true)]);
         regions.remove(&pages(36..37));
         assert_eq!(layout(&regions), [(10, 12, true), (35, 36, true), (37, 40, true)]);
+    }
+
+    #[test]
+    fn removal_cuts_ends_off() {
+        let mut regions = with([(10, 20), (30, 40), (50, 60)]);
+        regions.remove(&pages(15..20));
+        regions.remove(&pages(30..35));
+        assert_eq!(layout(&regions), [(10, 15, true), (35, 40, true), (50, 60, true)]);
+        regions.remove(&pages(12..60));
+        assert_eq!(layout(&regions), [(10, 12, true)]);
+        regions.remove(&pages(10..12));
+        assert_eq!(layout(&regions), []);
+    }
+
+    #[test]
+    fn a_search_finds_the_same_wherever_the_last_one_ended() {
+        let regions = with([(10, 20), (20, 22), (30, 40)]);
+        for (recent, page) in (0..6).flat_map(|recent| (0..50).map(move |page| (recent, page))) {
+            regions.recent.set(recent);
+            let expected = regions.iter().position(|region| page < region.pages.end.number()).unwrap_or(2);
+            assert_eq!(regions.first_ending_after(Page::from_number(page)), expected, "page {page} from {recent}");
+        }
     }
 
     #[test]
@@ -394,9 +477,10 @@ mod tests {
 
     #[test]
     fn there_is_a_limit() {
-        let mut regions = Regions(vec![anonymous(1..2, Protection::READ); MOST_REGIONS - 3]);
+        let mut regions =
+            Regions { list: vec![anonymous(1..2, Protection::READ); MOST_REGIONS - 3], recent: Cell::new(0) };
         assert_eq!(regions.reserve(), Ok(()));
-        regions.0.push(anonymous(1..2, Protection::READ));
+        regions.list.push(anonymous(1..2, Protection::READ));
         assert_eq!(regions.reserve(), Err(OutOfMemory));
     }
 }

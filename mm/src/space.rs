@@ -132,7 +132,7 @@ impl<M: Machine> Space<M> {
         let pages = self.mapped_range(address, length)?;
         self.regions.reserve()?;
         self.regions.protect(&pages, protection);
-        self.tables.protect(pages, protection).flush(mm);
+        Stale::flushed(mm, |stale| self.tables.protect(pages, protection, stale));
         M::run(Sequence::PublishEntries, 0);
         Ok(())
     }
@@ -189,11 +189,11 @@ impl<M: Machine> Space<M> {
         debug_assert!(child.regions.iter().next().is_none(), "fork into an address space in use");
         child.regions = self.regions.duplicate()?;
         child.heap = self.heap.clone();
-        let mut stale = Stale::new();
-        let shared = self.regions.iter().try_for_each(|region| self.tables.share(region, &child.tables, &mut stale));
-        // Also on an error, and before anybody runs: a thread of ours that still wrote through a
+        // Flushed also on an error, and before anybody runs: a thread of ours that still wrote through a
         // cached entry would write into the child's memory.
-        stale.flush(mm);
+        let shared = Stale::flushed(mm, |stale| {
+            self.regions.iter().try_for_each(|region| self.tables.share(region, &child.tables, stale))
+        });
         M::run(Sequence::PublishEntries, 0);
         shared
     }
@@ -210,7 +210,7 @@ impl<M: Machine> Space<M> {
             let frame = self.fault_in(mm, page, Access::Write)?;
             let offset = (at % PAGE_SIZE) as usize;
             let (now, later) = rest.split_at(rest.len().min(PAGE_SIZE as usize - offset));
-            store_bytes::<M>(frame, offset, now);
+            M::store_bytes(frame, offset, now);
             at += now.len() as u64;
             rest = later;
         }
@@ -292,21 +292,6 @@ fn page_range(address: u64, length: u64) -> Result<PageRange, MapError> {
     let start = Page::containing(address).ok_or(MapError::Beyond)?;
     let end = address.checked_add(length).filter(|&end| end <= USER_END).ok_or(MapError::Beyond)?;
     Ok(start..Page::from_number(end.div_ceil(PAGE_SIZE)))
-}
-
-fn store_bytes<M: Machine>(frame: Frame, offset: usize, bytes: &[u8]) {
-    let table = M::table(frame);
-    let mut rest = bytes;
-    let mut at = offset;
-    while !rest.is_empty() {
-        let (index, skipped) = (at / 8, at % 8);
-        let (now, later) = rest.split_at(rest.len().min(8 - skipped));
-        let mut word = table.word(index).to_le_bytes();
-        word[skipped..skipped + now.len()].copy_from_slice(now);
-        table.set_word(index, u64::from_le_bytes(word));
-        at += now.len();
-        rest = later;
-    }
 }
 
 #[cfg(test)]

@@ -30,19 +30,28 @@ pub struct Stale<M: Machine> {
     frames: FrameList,
     /// Tables with everything below them.
     tables: FrameList,
-    shared: [Option<Frame>; MOST_SHARED],
+    /// The first `shared_count` of them.
+    shared: [Frame; MOST_SHARED],
     shared_count: usize,
     machine: PhantomData<M>,
 }
 
 impl<M: Machine> Stale<M> {
+    /// Makes a change, and flushes what it leaves stale. In place: a token that is handed on is copied.
+    pub(crate) fn flushed<R>(mm: &Mm<M>, change: impl FnOnce(&mut Self) -> R) -> R {
+        let mut stale = Self::new();
+        let result = change(&mut stale);
+        stale.settle(mm);
+        result
+    }
+
     /// Nothing is stale yet.
     pub fn new() -> Self {
         Self {
             extent: Extent::Nothing,
             frames: FrameList::new(),
             tables: FrameList::new(),
-            shared: [None; MOST_SHARED],
+            shared: [Frame::from_number(0); MOST_SHARED],
             shared_count: 0,
             machine: PhantomData,
         }
@@ -72,13 +81,11 @@ impl<M: Machine> Stale<M> {
         let frames = &M::system().frames;
         if removed.is_lent() {
             // The image keeps it: there is no reference to give up.
-        } else if frames.is_shared(frame) {
+        } else if !frames.put_last(frame, &mut self.frames) {
             // The reference is kept until after the flush: were it given up now, the other owner
             // could become the last one, flush its own entries and free what ours still reach.
-            self.shared[self.shared_count] = Some(frame);
+            self.shared[self.shared_count] = frame;
             self.shared_count += 1;
-        } else {
-            frames.put_into(frame, &mut self.frames);
         }
     }
 
@@ -114,6 +121,10 @@ impl<M: Machine> Stale<M> {
 
     /// Invalidates, waits until no CPU can use what was cached, and frees.
     pub fn flush(mut self, mm: &Mm<M>) {
+        self.settle(mm);
+    }
+
+    fn settle(&mut self, mm: &Mm<M>) {
         point::<M>(Point::Unmapped);
         invalidate(mm, &self.extent);
         self.extent = Extent::Nothing;
@@ -135,8 +146,8 @@ impl<M: Machine> Stale<M> {
     fn free(&mut self) {
         let frames = &M::system().frames;
         let mut freed = mem::take(&mut self.frames);
-        for frame in self.shared[..mem::take(&mut self.shared_count)].iter().flatten() {
-            frames.put_into(*frame, &mut freed);
+        for &frame in &self.shared[..mem::take(&mut self.shared_count)] {
+            frames.put_into(frame, &mut freed);
         }
         while let Some(table) = frames.pop(&mut self.tables) {
             free_tree::<M>(table, &mut freed);

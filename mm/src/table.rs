@@ -75,10 +75,7 @@ impl<M: Machine> PageTable<M> {
     /// The parts of `pages` in which something may be mapped, each with its leaf table.
     pub(crate) fn leaves(&self, pages: PageRange) -> impl Iterator<Item = (Leaf<M>, PageRange)> {
         let tables = self.leaf_tables(pages.clone());
-        tables.flat_map(move |leaf| {
-            let pages = pages.clone();
-            leaf.used().map(move |used| (leaf, intersection(&used, &pages)))
-        })
+        tables.flat_map(move |leaf| leaf.used(&pages).map(move |used| (leaf, used)))
     }
 
     fn leaf_tables(&self, pages: PageRange) -> impl Iterator<Item = Leaf<M>> {
@@ -110,11 +107,11 @@ impl<M: Machine> PageTable<M> {
     pub(crate) fn clear(&self, mm: &Mm<M>, pages: PageRange, hole: &PageRange) {
         let mut next = pages.start;
         while next < pages.end {
-            let mut stale = Stale::new();
-            while next < pages.end && !stale.is_full() {
-                next = self.clear_some(next..pages.end, hole, &mut stale);
-            }
-            stale.flush(mm);
+            Stale::flushed(mm, |stale| {
+                while next < pages.end && !stale.is_full() {
+                    next = self.clear_some(next..pages.end, hole, stale);
+                }
+            });
         }
     }
 
@@ -134,13 +131,15 @@ impl<M: Machine> PageTable<M> {
             table = below;
         }
         let leaf = Leaf::new(table, pages.start);
-        for page in leaf.used().flat_map(|used| each(intersection(&used, &pages))) {
-            if stale.is_full() {
-                return page;
+        let mut used = leaf.used(&pages).flat_map(each);
+        let unfinished = used.find(|&page| {
+            let is_full = stale.is_full();
+            if !is_full {
+                leaf.clear(page, stale);
             }
-            leaf.clear(page, stale);
-        }
-        leaf.first.offset(ENTRIES as u64)
+            is_full
+        });
+        unfinished.unwrap_or_else(|| leaf.first.offset(ENTRIES as u64))
     }
 
     /// Takes every table away from the root.
@@ -187,19 +186,17 @@ impl<M: Machine> PageTable<M> {
     }
 
     /// Gives all mapped pages of the range these rights. What was copy-on-write stays so.
-    pub(crate) fn protect(&self, pages: PageRange, protection: Protection) -> Stale<M> {
-        let mut stale = Stale::new();
-        for (leaf, used) in self.leaves(pages) {
+    pub(crate) fn protect(&self, pages: PageRange, protection: Protection, stale: &mut Stale<M>) {
+        self.leaves(pages).for_each(|(leaf, used)| {
             for page in each(used) {
                 let old = leaf.get(page);
                 let Some(frame) = old.frame() else { continue };
                 if protection.execute && !old.allows(Access::Execute) {
                     M::sync_instructions(frame);
                 }
-                leaf.change(page, old.with_protection(protection), &mut stale);
+                leaf.change(page, old.with_protection(protection), stale);
             }
-        }
-        stale
+        });
     }
 }
 
@@ -239,10 +236,12 @@ impl<M: Machine> Leaf<M> {
         Self { info: M::system().frames.info_of_table(frame), table: M::table(frame), first, machine: PhantomData }
     }
 
-    /// Runs of pages outside which nothing was ever installed.
-    fn used(self) -> impl Iterator<Item = PageRange> {
-        let page = move |index| self.first.offset(index as u64);
-        self.info.used().map(move |used| page(used.start)..page(used.end))
+    /// Runs of pages outside which none of `pages` was ever installed here.
+    fn used(self, pages: &PageRange) -> impl Iterator<Item = PageRange> + use<M> {
+        let first = self.first.number();
+        let index = |page: Page| (page.number().max(first) - first).min(ENTRIES as u64) as usize;
+        let page = move |index| Page::from_number(first + index as u64);
+        self.info.used(index(pages.start)..index(pages.end)).map(move |used| page(used.start)..page(used.end))
     }
 
     /// The page's descriptor.
@@ -300,8 +299,7 @@ fn shift(level: u8) -> u32 {
 
 /// The pages that the page's entry of this level translates.
 fn span(page: Page, level: u8) -> PageRange {
-    let start = page.number() >> shift(level) << shift(level);
-    Page::from_number(start)..Page::from_number(start + (1 << shift(level)))
+    page.block(shift(level))
 }
 
 fn intersection(a: &PageRange, b: &PageRange) -> PageRange {

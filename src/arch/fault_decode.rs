@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{jumps, stack};
 
-/// Exception classes, ESR_EL1.EC, that are no faults.
+/// Exception classes, ESR_EL1.EC.
 pub mod class {
     /// An FP or SIMD instruction where CPACR_EL1 forbids it.
     pub const FP_ACCESS: u64 = 0x07;
@@ -12,6 +12,13 @@ pub mod class {
     pub const SVC: u64 = 0x15;
     /// A BRK instruction.
     pub const BRK: u64 = 0x3c;
+
+    /// An abort of an instruction fetch of a program. Other aborts have these bits besides:
+    pub(super) const ABORT: u64 = 0x20;
+    /// - of a load or a store,
+    pub(super) const DATA: u64 = 0x04;
+    /// - not of a program.
+    pub(super) const OWN_LEVEL: u64 = 0x01;
 
     /// The class that a syndrome names.
     pub const fn of(esr: u64) -> u64 {
@@ -78,17 +85,17 @@ impl Fault {
 
     /// True of an instruction or data abort.
     pub fn is_abort(&self) -> bool {
-        self.is_instruction_abort() || matches!(self.class(), 0x24 | 0x25)
+        self.class() & !(class::DATA | class::OWN_LEVEL) == class::ABORT
     }
 
     /// True of an abort of an instruction fetch.
     pub fn is_instruction_abort(&self) -> bool {
-        matches!(self.class(), 0x20 | 0x21)
+        self.class() & !class::OWN_LEVEL == class::ABORT
     }
 
     /// True of an abort of a write, cache maintenance aside.
     pub fn is_write(&self) -> bool {
-        matches!(self.class(), 0x24 | 0x25) && self.esr & WNR != 0 && self.esr & CM == 0
+        self.class() & !class::OWN_LEVEL == class::ABORT | class::DATA && self.esr & (WNR | CM) == WNR
     }
 
     /// The kind of fault that an abort reports.

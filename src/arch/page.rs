@@ -92,3 +92,17 @@ pub unsafe fn fill(page: u64, source: &[u8]) {
         ptr::write_bytes(to.add(source.len()), 0, PAGE as usize - source.len());
     }
 }
+
+/// Copies bytes to a place in a page, the rest of which stays.
+///
+/// # Panics
+/// If they do not fit.
+///
+/// # Safety
+/// `page` is the address of a mapped page, which a program may use meanwhile, and the kernel does not.
+pub unsafe fn store(page: u64, offset: usize, source: &[u8]) {
+    assert!(offset + source.len() <= PAGE as usize, "{} bytes at {offset} of a page", source.len());
+    let to = ptr::with_exposed_provenance_mut::<u8>(page as usize);
+    // SAFETY: it lies within the page, by the line above, and our caller promises that the page is there.
+    unsafe { ptr::copy_nonoverlapping(source.as_ptr(), to.add(offset), source.len()) };
+}

@@ -28,9 +28,10 @@ const FAULT: [Kind; 2] = [Kind::FaultEnter, Kind::FaultExit];
 
 /// An exception that a program's instruction caused. Interrupts are on.
 pub fn from_user(frame: &TrapFrame, fault: &Fault) {
-    // Aborts whose address is not recorded are none of those that can be made good.
     let far = fault.address.unwrap_or(frame.pc);
-    let goes_on = trace::span(FAULT, || (far, fault.esr), || fault.is_abort() && resolve(fault, far).is_ok());
+    // Aborts whose address is not recorded are none of those that can be made good.
+    let goes_on = || fault.address.is_some_and(|address| resolve(fault, address).is_ok());
+    let goes_on = trace::span(FAULT, || (far, fault.esr), goes_on);
     if !goes_on {
         raise(frame, fault, far);
     }

@@ -9,6 +9,7 @@ use crate::errno::Errno;
 use crate::machine::Kernel;
 use crate::process::stack::Image;
 use crate::sched;
+use crate::user_memory::bytes_of_all;
 
 /// An address space of this kernel.
 pub type Mm = mm::Mm<Kernel>;
@@ -51,7 +52,9 @@ pub fn build(file: &'static [u8], plan: &Plan, stack: &Image) -> Result<MmUser<K
         ..Attributes::anonymous(mm::pte::Protection::READ_EXECUTE)
     };
     space.map(&mm, Placement::AtFree(TRAMPOLINE), PAGE_SIZE, trampoline)?;
-    space.write_bytes(&mm, stack.start, &stack.bytes).map_err(|_| Errno::ENOMEM)?;
+    let words = bytes_of_all(&stack.words);
+    space.write_bytes(&mm, stack.start, words).map_err(|_| Errno::ENOMEM)?;
+    space.write_bytes(&mm, stack.start + words.len() as u64, &stack.strings).map_err(|_| Errno::ENOMEM)?;
     drop(space);
     Ok(mm)
 }

@@ -66,8 +66,10 @@ pub struct Arguments<'a> {
 pub struct Image {
     /// The address of the first byte: the stack pointer.
     pub start: u64,
-    /// The bytes up to the end of the stack.
-    pub bytes: Vec<u8>,
+    /// What lies there: numbers and addresses.
+    pub words: Vec<u64>,
+    /// What follows: the strings. From their end to the end of the stack there are zeroes.
+    pub strings: Vec<u8>,
 }
 
 /// What points into the stack, besides the strings: platform, random bytes, path.
@@ -90,9 +92,10 @@ pub fn build(top: u64, arguments: &Arguments<'_>, facts: &[(u32, u64)]) -> Resul
     }
     let strings_start = (top - strings_size as u64) & !15;
     let start = (strings_start - words_size as u64) & !15;
-    let mut bytes = Vec::new();
-    heap::reserve(&mut bytes, (top - start) as usize)?;
-    let mut put = |word: u64| bytes.extend_from_slice(&word.to_le_bytes());
+    let (mut words, mut strings) = (Vec::new(), Vec::new());
+    heap::reserve(&mut words, (strings_start - start) as usize / 8)?;
+    heap::reserve(&mut strings, strings_size)?;
+    let mut put = |word: u64| words.push(word);
 
     let [platform, random, path, _, first_argument, first_variable] =
         core::array::from_fn(|index| strings_start + parts[..index].iter().map(|part| part.len() as u64).sum::<u64>());
@@ -110,8 +113,7 @@ pub fn build(top: u64, arguments: &Arguments<'_>, facts: &[(u32, u64)]) -> Resul
         put(kind.into());
         put(value);
     }
-    bytes.resize((strings_start - start) as usize, 0);
-    parts.iter().for_each(|part| bytes.extend_from_slice(part));
-    bytes.resize((top - start) as usize, 0);
-    Ok(Image { start, bytes })
+    words.resize((strings_start - start) as usize / 8, 0);
+    parts.iter().for_each(|part| strings.extend_from_slice(part));
+    Ok(Image { start, words, strings })
 }

@@ -66,11 +66,11 @@ pub(crate) const BARS: &[Bar] = &[
     bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 950.0),
     bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_215.0),
     bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 152.0),
-    bar("anonymous page fault", "fault", 1, 2_000, 565.0),
-    bar("mprotect of one page", "mprotect-page", 1, 2_000, 820.0),
-    bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 2_650.0),
-    bar("fork + exit + wait", "fork-exit", 1, 100, 22_500.0),
-    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 74_000.0),
+    bar("anonymous page fault", "fault", 1, 2_000, 515.0),
+    bar("mprotect of one page", "mprotect-page", 1, 2_000, 650.0),
+    bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 1_890.0),
+    bar("fork + exit + wait", "fork-exit", 1, 100, 22_200.0),
+    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 66_200.0),
     bar("reset to the first program", "boot", 4, 1, 2_150_000.0),
 ];
 
