@@ -1,19 +1,23 @@
-//! Locks, guards and the heap: what they exclude, on one CPU and between all.
+//! Locks, guards, the heap and files in use: what they exclude, on one CPU and between all.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use lazuli::arch::timer::now_ns;
 use lazuli::drivers::{gic, interrupt};
+use lazuli::errno::Errno;
+use lazuli::fs::file::{File, OpenFile, anonymous_status};
+use lazuli::fs::in_use::{Users, Using, hand_over};
 use lazuli::ipi::{self, Reason};
 use lazuli::sched::{self, Builder};
 use lazuli::sync::{self, IrqGuard, IrqLock, PreemptGuard, SpinLock};
@@ -30,6 +34,7 @@ kernel_tests! {
     a_spin_lock_excludes_other_cpus,
     a_critical_section_nests,
     the_heap_keeps_its_blocks_apart,
+    a_file_in_use_stays_open,
 }
 
 type Outcome = Result<(), String>;
@@ -230,4 +235,76 @@ fn the_heap_keeps_its_blocks_apart() -> Outcome {
         sched::yield_now();
     }
     expect("bytes left over", heap::used().saturating_sub(before), 0)
+}
+
+/// A file that knows whether it is open.
+struct Probe(AtomicUsize);
+
+const OPEN: usize = 0x0932;
+static OPENED: AtomicUsize = AtomicUsize::new(0);
+static CLOSED: AtomicUsize = AtomicUsize::new(0);
+
+impl Probe {
+    fn open() -> *mut OpenFile {
+        OPENED.fetch_add(1, Ordering::Relaxed);
+        Arc::into_raw(OpenFile::new(Box::new(Probe(AtomicUsize::new(OPEN))), 0)).cast_mut()
+    }
+}
+
+impl File for Probe {
+    fn stat(&self) -> linux_raw_sys::general::stat {
+        anonymous_status(0)
+    }
+
+    fn control(&self, _: u32, _: u64) -> Result<usize, Errno> {
+        Ok(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+        CLOSED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct OfEachCpu(Vec<Using>);
+
+impl Users for OfEachCpu {
+    fn each(&self, visit: impl FnMut(&Using)) {
+        self.0.iter().for_each(visit);
+    }
+}
+
+/// One CPU puts one file after another into a place, all others use what is there.
+fn a_file_in_use_stays_open() -> Outcome {
+    const FILES: usize = 20_000;
+    static DEAD: AtomicUsize = AtomicUsize::new(0);
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let place = AtomicPtr::new(Probe::open());
+    let users = OfEachCpu((0..percpu::count()).map(|_| Using::nothing()).collect());
+    let replace = |place: &AtomicPtr<OpenFile>, users: &OfEachCpu, new| {
+        // SAFETY: what is in the place is a file that was made into a pointer.
+        let old = unsafe { Arc::from_raw(place.swap(new, Ordering::AcqRel)) };
+        hand_over(&old, users);
+    };
+    let shared = Arc::new((place, users));
+    let work = shared.clone();
+    on_every_cpu(move || {
+        let (place, users) = &*work;
+        if percpu::cpu_id() == 0 {
+            (0..FILES).for_each(|_| replace(place, users, Probe::open()));
+            return DONE.store(true, Ordering::Relaxed);
+        }
+        while !DONE.load(Ordering::Relaxed) {
+            // SAFETY: the place of this CPU's thread; what is taken out is handed over.
+            let file = unsafe { users.0[percpu::cpu_id()].begin(place) };
+            let is_open = file.is_some_and(|file| file.file().control(0, 0) == Ok(OPEN));
+            DEAD.fetch_add(usize::from(!is_open), Ordering::Relaxed);
+        }
+    });
+    expect("uses of a closed file", DEAD.load(Ordering::Relaxed), 0)?;
+    // SAFETY: as above; nobody uses it any more.
+    drop(unsafe { Arc::from_raw(shared.0.load(Ordering::Relaxed)) });
+    expect("files that were closed", CLOSED.load(Ordering::Relaxed), OPENED.load(Ordering::Relaxed))
 }

@@ -181,7 +181,8 @@ pub fn replace(frame: &mut TrapFrame, path: &[u8], arguments: Strings, environme
     thread.return_address_space();
     process.set_program(executable, path);
     thread.announce();
-    process.files.close_for_exec();
+    process.files.share(false);
+    process.files.close_for_exec(&**process);
     process.signals.lock().actions.reset_for_exec();
     thread.signals.lock().stack = AlternateStack::NONE;
     family::note_exec(process.pid);

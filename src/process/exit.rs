@@ -78,7 +78,7 @@ fn end_family_member(process: &Arc<Process>) {
         power::exit(ending.to_exit_code());
     }
     alarm::cancel(process);
-    process.files.close_all();
+    process.files.close_all(&**process);
     for concerned in endings::end(process.pid, ending, tell) {
         concerned.changed.wake_all();
     }

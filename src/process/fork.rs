@@ -71,7 +71,7 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<u32, Errno> {
     };
     let process = match request.has(linux::CLONE_THREAD) {
         true => {
-            parent.process.files.share();
+            parent.process.files.share(true);
             parent.process.clone()
         }
         false => new_process(&parent.process, tid, request)?,

@@ -27,6 +27,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use linux_raw_sys::general as linux;
 
 use crate::fs::descriptor::Descriptors;
+use crate::fs::in_use::{Users, Using};
 use crate::fs::node::Node;
 use crate::fs::path::Start;
 use crate::sched::WaitQueue;
@@ -108,6 +109,14 @@ pub struct Surroundings {
     pub umask: u32,
     /// The path of its program, as it was started.
     pub program: Arc<[u8]>,
+}
+
+impl Users for Process {
+    fn each(&self, mut visit: impl FnMut(&Using)) {
+        for thread in self.threads.lock().iter() {
+            visit(&thread.using);
+        }
+    }
 }
 
 impl Process {

@@ -9,6 +9,7 @@ use spin::once::Once;
 
 use crate::arch::el0;
 use crate::arch::exception::TrapFrame;
+use crate::fs::in_use::Using;
 use crate::process::Process;
 use crate::process::signal::{AlternateStack, SignalSet, ThreadSignals};
 use crate::sched::thread::flags;
@@ -33,6 +34,8 @@ pub enum Restart {
 pub struct UserThread {
     /// The process it belongs to.
     pub process: Arc<Process>,
+    /// Which open file its system call uses.
+    pub using: Using,
     /// Its signals.
     pub signals: SpinLock<ThreadSignals>,
     /// Its number, which is the process's for the first thread, and for one that ran `execve`.
@@ -62,6 +65,7 @@ impl UserThread {
     pub fn new(tid: u32, process: Arc<Process>, mask: SignalSet, stack: AlternateStack) -> Arc<UserThread> {
         Arc::new(UserThread {
             process,
+            using: Using::nothing(),
             signals: SpinLock::new(ThreadSignals::new(mask, stack)),
             tid: AtomicU32::new(tid),
             scheduled: Once::new(),

@@ -7,8 +7,9 @@ use linux_raw_sys::{general as linux, ioctl};
 
 use super::Call;
 use crate::errno::Errno;
-use crate::fs::descriptor::{self, Descriptors, InUse};
+use crate::fs::descriptor::{self, Descriptors};
 use crate::fs::file::OpenFile;
+use crate::fs::in_use::InUse;
 use crate::fs::pipe;
 use crate::heap;
 use crate::process::signal::send;
@@ -35,8 +36,9 @@ pub(super) fn file(call: &Call<'_>, index: usize) -> Result<Arc<OpenFile>, Errno
 /// The same for a call that does nothing but read, write or seek.
 #[inline(always)]
 fn in_use(call: &Call<'_>, index: usize) -> Result<InUse<'static>, Errno> {
-    // SAFETY: the running thread's own, and the calls below that use it neither change descriptors nor make threads.
-    unsafe { descriptors().use_file(call.arg(index)) }
+    let thread = thread::current();
+    // SAFETY: the running thread's own, and the calls below use one file and neither change descriptors nor make threads.
+    unsafe { thread.process.files.use_file(call.arg(index), &thread.using) }
 }
 
 /// The memory that the second and third arguments of a call give.
@@ -111,8 +113,14 @@ pub(super) fn lseek(call: Call<'_>) -> Result<usize, Errno> {
     in_use(&call, 0)?.seek(call.arg(1) as i64, call.arg32(2))
 }
 
+/// Frees a descriptor of the running thread's process; the file is closed when the caller drops it.
+fn close_number(number: u64) -> Result<Arc<OpenFile>, Errno> {
+    let process = &thread::current().process;
+    process.files.remove(number, &**process)
+}
+
 pub(super) fn close(call: Call<'_>) -> Result<usize, Errno> {
-    descriptors().remove(call.arg(0)).map(|_| 0)
+    close_number(call.arg(0)).map(|_| 0)
 }
 
 pub(super) fn close_range(call: Call<'_>) -> Result<usize, Errno> {
@@ -120,7 +128,8 @@ pub(super) fn close_range(call: Call<'_>) -> Result<usize, Errno> {
     if first > last || call.arg32(2) != 0 {
         return Err(Errno::EINVAL);
     }
-    descriptors().close_range(first, last);
+    let process = &thread::current().process;
+    process.files.close_range(first, last, &**process);
     Ok(0)
 }
 
@@ -133,7 +142,8 @@ pub(super) fn dup3(call: Call<'_>) -> Result<usize, Errno> {
     if old == new || flags & !linux::O_CLOEXEC != 0 {
         return Err(Errno::EINVAL);
     }
-    let before = descriptors().set(new as usize, file(&call, 0)?, flags & linux::O_CLOEXEC != 0)?;
+    let process = &thread::current().process;
+    let before = process.files.set(new as usize, file(&call, 0)?, flags & linux::O_CLOEXEC != 0, &**process)?;
     drop(before);
     Ok(new as usize)
 }
@@ -191,12 +201,12 @@ pub(super) fn pipe2(call: Call<'_>) -> Result<usize, Errno> {
     let second = match descriptors.add(writer, 0, close_on_exec) {
         Ok(second) => second,
         Err(error) => {
-            let _ = descriptors.remove(first as u64);
+            let _ = close_number(first as u64);
             return Err(error);
         }
     };
     if let Err(error) = user_memory::write(call.arg(0), &[first as u32, second as u32]) {
-        let _ = (descriptors.remove(first as u64), descriptors.remove(second as u64));
+        let _ = (close_number(first as u64), close_number(second as u64));
         return Err(error);
     }
     Ok(0)

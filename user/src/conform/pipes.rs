@@ -1,7 +1,7 @@
 //! Pipes: ends, capacity, atomic writes, and what happens when one end goes.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     thread,
 };
 
@@ -18,6 +18,7 @@ pub(super) const CASES: &[Case] = &[
     ("atomic", atomic),
     ("blocking", blocking),
     ("close-under-reader", close_under_reader),
+    ("replace-under-writer", replace_under_writer),
     ("long-write", long_write),
     ("across-fork", across_fork),
 ];
@@ -152,6 +153,50 @@ fn close_under_reader(notes: &mut Notes) {
     });
     notes.note("written", answer(written));
     notes.note("read", answer(read));
+}
+
+/// A descriptor is given one pipe after another while a thread writes to it: what was written arrives in one of them, and
+/// each ends once the write is over that was under way when it was replaced.
+fn replace_under_writer(notes: &mut Notes) {
+    const PIPES: u32 = 2000;
+    let (mut reader, target) = pipe(libc::O_NONBLOCK);
+    let done = AtomicBool::new(false);
+    let mut arrived = 0;
+    let written = thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut written = 0;
+            while !done.load(Relaxed) {
+                written += u64::from(call(libc::SYS_write, &[target, at(b"z"), 1]) == 1);
+            }
+            written
+        });
+        for _ in 0..PIPES {
+            let (next, writer) = pipe(libc::O_NONBLOCK);
+            must(libc::SYS_dup3, &[writer, target, 0]);
+            must(libc::SYS_close, &[writer]);
+            arrived += drain(reader);
+            reader = next;
+        }
+        done.store(true, Relaxed);
+        writing.join().expect("the writer")
+    });
+    must(libc::SYS_close, &[target]);
+    notes.note("all-arrived", arrived + drain(reader) == written);
+}
+
+/// Reads from a pipe that does not wait, until its end, and closes it; says how many bytes there were.
+fn drain(reader: u64) -> u64 {
+    let mut chunk = [0u8; 4096];
+    let mut total = 0;
+    loop {
+        match call(libc::SYS_read, &[reader, into(&mut chunk), chunk.len() as u64]) {
+            0 => break,
+            count @ 1.. => total += count as u64,
+            _ => thread::yield_now(),
+        }
+    }
+    must(libc::SYS_close, &[reader]);
+    total
 }
 
 fn long_write(notes: &mut Notes) {
