@@ -17,6 +17,7 @@ use crate::arch::user_copy::read_user_u32;
 use crate::errno::Errno;
 use crate::heap;
 use crate::process::memory::{self, SharedFrame};
+use crate::process::thread;
 use crate::sched::{self, Patience, Thread, WaitError};
 use crate::sync::{SpinLock, SpinLockGuard};
 
@@ -40,6 +41,9 @@ enum Key {
 }
 
 impl Key {
+    /// That of nobody who waits: no table has frame 0.
+    const NONE: Key = Key::Private { root: 0, address: 0 };
+
     fn of(address: u64, scope: Scope) -> Result<Key, Errno> {
         if !address.is_multiple_of(4) {
             return Err(Errno::EINVAL);
@@ -70,18 +74,43 @@ impl Key {
 const BUCKET_BITS: u32 = 8;
 static BUCKETS: [Bucket; 1 << BUCKET_BITS] = [const { Bucket::new() }; 1 << BUCKET_BITS];
 
-type Waiters = Vec<Arc<Waiter>>;
+/// Who waits in a bucket, first come first. With a tag of its own, so that an empty one is made of zeroes, which take no room in
+/// the image: an empty `Vec` is not.
+#[repr(u8)]
+enum Waiters {
+    Nobody,
+    List(Vec<Queued>),
+}
 
-/// Who waits at the futexes that have the same hash.
+impl Waiters {
+    fn list(&mut self) -> &mut Vec<Queued> {
+        if let Waiters::Nobody = self {
+            *self = Waiters::List(Vec::new());
+        }
+        match self {
+            Waiters::List(list) => list,
+            Waiters::Nobody => unreachable!("it has just been made a list"),
+        }
+    }
+}
+
+/// A thread in a bucket.
+struct Queued {
+    waiter: Arc<Waiter>,
+    thread: Arc<Thread>,
+}
+
+/// Who waits at the futexes that have the same hash. A line of memory each: neighbours have nothing to do with each other.
+#[repr(align(64))]
 struct Bucket {
     waiters: SpinLock<Waiters>,
-    /// How many are in the list, about to join it or on their way out. Relaxed: fences order it, see above.
+    /// How many are in the list or about to join it. Relaxed: fences order it, see above.
     announced: AtomicUsize,
 }
 
 impl Bucket {
     const fn new() -> Self {
-        Self { waiters: SpinLock::new(Vec::new()), announced: AtomicUsize::new(0) }
+        Self { waiters: SpinLock::new(Waiters::Nobody), announced: AtomicUsize::new(0) }
     }
 
     fn lock(&self) -> BucketGuard<'_> {
@@ -109,18 +138,40 @@ impl Bucket {
     }
 }
 
-struct Waiter {
+/// A thread as one that waits. Each makes it when it first does, and keeps it: the heap is everybody's.
+pub struct Waiter {
     /// What it waits for. Changes under the lock of the bucket that it leaves.
-    key: SpinLock<Key>,
-    bits: u32,
-    thread: Arc<Thread>,
+    wanted: SpinLock<Wanted>,
     /// Set (Release) by the waker that took it out of its bucket; pairs with the Acquire in `await_wake`.
     woken: AtomicBool,
 }
 
+struct Wanted {
+    key: Key,
+    bits: u32,
+}
+
+impl Default for Waiter {
+    /// Of a thread that waits for nothing.
+    fn default() -> Self {
+        Self { wanted: SpinLock::new(Wanted { key: Key::NONE, bits: 0 }), woken: AtomicBool::new(false) }
+    }
+}
+
 impl Waiter {
+    fn is_at(&self, key: &Key) -> bool {
+        self.wanted.lock().key == *key
+    }
+}
+
+impl Queued {
+    fn wants(&self, key: &Key, bits: u32) -> bool {
+        let wanted = self.waiter.wanted.lock();
+        wanted.bits & bits != 0 && wanted.key == *key
+    }
+
     fn wake(&self) {
-        self.woken.store(true, Ordering::Release);
+        self.waiter.woken.store(true, Ordering::Release);
         self.thread.unpark();
     }
 }
@@ -131,27 +182,30 @@ pub fn wait(address: u64, scope: Scope, expected: u32, bits: u32, patience: Pati
     if bits == 0 {
         return Err(Errno::EINVAL);
     }
+    let waiter = thread::current().waiter()?;
     let key = Key::of(address, scope)?;
     let bucket = key.bucket();
     bucket.announce();
-    let waiter = join(bucket, key, address, expected, bits).inspect_err(|_| bucket.retract())?;
-    let result = await_wake(&waiter, patience);
-    // Nobody moves it any more: it is in no bucket.
-    waiter.key.lock().bucket().retract();
+    join(bucket, waiter, Wanted { key, bits }, address, expected).inspect_err(|_| bucket.retract())?;
+    let result = await_wake(waiter, patience);
+    // A frame that the key held is held no longer.
+    waiter.wanted.lock().key = Key::NONE;
     result
 }
 
 /// Makes the running thread one that waits in this bucket, if the word is `expected`.
-fn join(bucket: &Bucket, key: Key, address: u64, expected: u32, bits: u32) -> Result<Arc<Waiter>, Errno> {
-    let mut waiters = bucket.lock();
+fn join(bucket: &Bucket, waiter: &Arc<Waiter>, wanted: Wanted, address: u64, expected: u32) -> Result<(), Errno> {
+    let mut locked = bucket.lock();
     if read_user_u32(address).map_err(|_| Errno::EFAULT)? != expected {
         return Err(Errno::EAGAIN);
     }
-    heap::reserve(&mut waiters, 1)?;
-    let waiter =
-        Arc::new(Waiter { key: SpinLock::new(key), bits, thread: sched::current_arc(), woken: AtomicBool::new(false) });
-    waiters.push(waiter.clone());
-    Ok(waiter)
+    let waiters = locked.list();
+    heap::reserve(waiters, 1)?;
+    *waiter.wanted.lock() = wanted;
+    // Relaxed: nobody finds it before the bucket is unlocked.
+    waiter.woken.store(false, Ordering::Relaxed);
+    waiters.push(Queued { waiter: waiter.clone(), thread: sched::current_arc() });
+    Ok(())
 }
 
 /// Waits until a waker takes the waiter out of its bucket, or takes it out itself.
@@ -160,7 +214,7 @@ fn await_wake(waiter: &Arc<Waiter>, patience: Patience) -> Result<(), Errno> {
         if waiter.woken.load(Ordering::Acquire) {
             return Ok(());
         }
-        // An `unpark` of somebody else may come in between: look again.
+        // An `unpark` of somebody else may come in between, also a late one of the last wait: look again.
         if let Err(error) = sched::park(patience) {
             return if leave(waiter) { Err(ended(error, patience)) } else { Ok(()) };
         }
@@ -178,12 +232,16 @@ fn ended(error: WaitError, patience: Patience) -> Errno {
 /// Takes a waiter out of its bucket; `false` if a waker was faster.
 fn leave(waiter: &Arc<Waiter>) -> bool {
     loop {
-        let key = waiter.key.lock().clone();
+        let key = waiter.wanted.lock().key.clone();
         let mut bucket = key.bucket().lock();
         // It may have been moved between the two locks.
-        if *waiter.key.lock() == key {
-            let index = bucket.iter().position(|other| Arc::ptr_eq(other, waiter));
-            let taken = index.map(|index| bucket.remove(index));
+        if waiter.is_at(&key) {
+            let waiters = bucket.list();
+            let index = waiters.iter().position(|other| Arc::ptr_eq(&other.waiter, waiter));
+            let taken = index.map(|index| waiters.remove(index));
+            if taken.is_some() {
+                key.bucket().retract();
+            }
             drop(bucket);
             return taken.is_some();
         }
@@ -207,15 +265,17 @@ pub fn wake(address: u64, scope: Scope, count: usize, bits: u32) -> Result<usize
 
 #[inline(never)]
 fn wake_some(bucket: &Bucket, key: &Key, count: usize, bits: u32) -> usize {
-    wake_in(&mut bucket.lock(), key, count, bits)
+    wake_in(bucket.lock().list(), key, count, bits)
 }
 
-fn wake_in(bucket: &mut Waiters, key: &Key, count: usize, bits: u32) -> usize {
+fn wake_in(waiters: &mut Vec<Queued>, key: &Key, count: usize, bits: u32) -> usize {
     let mut woken = 0;
     let mut index = 0;
-    while woken < count && index < bucket.len() {
-        if bucket[index].bits & bits != 0 && *bucket[index].key.lock() == *key {
-            bucket.remove(index).wake();
+    while woken < count && index < waiters.len() {
+        if waiters[index].wants(key, bits) {
+            let queued = waiters.remove(index);
+            key.bucket().retract();
+            queued.wake();
             woken += 1;
         } else {
             index += 1;
@@ -259,18 +319,20 @@ fn wake_and_move(request: &Requeue, from: &Key, to: &Key) -> Result<usize, Errno
     {
         return Err(Errno::EAGAIN);
     }
+    let source = source.list();
+    let mut target = target.as_mut().map(|target| target.list());
     if let Some(target) = &mut target {
         heap::reserve(target, request.moved.min(source.len()))?;
     }
-    let woken = wake_in(&mut source, from, request.wake, u32::MAX);
+    let woken = wake_in(source, from, request.wake, u32::MAX);
     let mut moved = 0;
     let mut index = 0;
     while moved < request.moved && index < source.len() {
-        if *source[index].key.lock() != *from {
+        if !source[index].waiter.is_at(from) {
             index += 1;
             continue;
         }
-        *source[index].key.lock() = to.clone();
+        source[index].waiter.wanted.lock().key = to.clone();
         moved += 1;
         match &mut target {
             Some(target) => {

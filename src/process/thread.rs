@@ -9,14 +9,16 @@ use spin::once::Once;
 
 use crate::arch::el0;
 use crate::arch::exception::TrapFrame;
+use crate::errno::Errno;
 use crate::fs::in_use::Using;
 use crate::process::Process;
+use crate::process::futex::Waiter;
 use crate::process::signal::{AlternateStack, SignalSet, ThreadSignals};
 use crate::sched::thread::flags;
 use crate::sched::{self, Thread};
 use crate::sync::{Relax, SpinLock};
 use crate::trace::event::Kind;
-use crate::{trace, user_memory};
+use crate::{heap, trace, user_memory};
 
 /// What a system call that a signal interrupted wants.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct UserThread {
     restart: AtomicU8,
     /// 1 while its address space is lent by a thread that waits in `vfork`.
     borrows: AtomicU8,
+    /// What it is to those who wake it at a futex, once it has waited at one.
+    waiter: Once<Arc<Waiter>, Relax>,
     /// Where it begins, until it does.
     first: SpinLock<Option<First>>,
 }
@@ -73,6 +77,7 @@ impl UserThread {
             clear_child_tid: AtomicU64::new(0),
             restart: AtomicU8::new(Restart::No as u8),
             borrows: AtomicU8::new(0),
+            waiter: Once::new(),
             first: SpinLock::new(None),
         })
     }
@@ -96,6 +101,14 @@ impl UserThread {
     /// The scheduler's thread, if it still runs.
     pub fn scheduled(&self) -> Option<Arc<Thread>> {
         self.scheduled.get()?.upgrade()
+    }
+
+    /// What it is to those who wake it at a futex.
+    pub fn waiter(&self) -> Result<&Arc<Waiter>, Errno> {
+        match self.waiter.get() {
+            Some(waiter) => Ok(waiter),
+            None => heap::admit().map(|()| self.waiter.call_once(Arc::default)),
+        }
     }
 
     /// Says where it begins, and where it writes its number before that; 0 for nowhere.
