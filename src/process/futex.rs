@@ -51,14 +51,24 @@ impl Key {
         if address >= USER_END {
             return Err(Errno::EFAULT);
         }
-        if scope == Scope::Shared {
-            // Brings the page in, so that it has a frame.
-            read_user_u32(address).map_err(|_| Errno::EFAULT)?;
-            if let Some(frame) = memory::shared_frame(address) {
-                return Ok(Key::Shared { frame, offset: address % PAGE_SIZE });
-            }
+        match scope {
+            Scope::Private => Ok(Key::in_this_mm(address)),
+            Scope::Shared => Key::of_memory(address),
         }
-        Ok(Key::Private { root: memory::current().root().number(), address })
+    }
+
+    #[inline]
+    fn in_this_mm(address: u64) -> Key {
+        Key::Private { root: memory::current().root().number(), address }
+    }
+
+    /// Not inlined: most futexes are private.
+    #[inline(never)]
+    fn of_memory(address: u64) -> Result<Key, Errno> {
+        // Brings the page in, so that it has a frame.
+        read_user_u32(address).map_err(|_| Errno::EFAULT)?;
+        let frame = memory::shared_frame(address);
+        Ok(frame.map_or(Key::in_this_mm(address), |frame| Key::Shared { frame, offset: address % PAGE_SIZE }))
     }
 
     fn bucket(&self) -> &'static Bucket {

@@ -25,12 +25,21 @@ fn count(argument: u32) -> usize {
 }
 
 pub(super) fn futex(call: Call<'_>) -> Result<usize, Errno> {
-    let (address, operation, value) = (call.arg(0), call.arg32(1), call.arg32(2));
+    let (operation, value) = (call.arg32(1), call.arg32(2));
     let scope = if operation & linux::FUTEX_PRIVATE_FLAG != 0 { Scope::Private } else { Scope::Shared };
-    let any = linux::FUTEX_BITSET_MATCH_ANY;
-    let command = operation & !(linux::FUTEX_PRIVATE_FLAG | linux::FUTEX_CLOCK_REALTIME);
-    let is_realtime = operation & linux::FUTEX_CLOCK_REALTIME != 0;
-    if is_realtime && !matches!(command, linux::FUTEX_WAIT | linux::FUTEX_WAIT_BITSET) {
+    match operation & !linux::FUTEX_PRIVATE_FLAG {
+        linux::FUTEX_WAKE => futex::wake(call.arg(0), scope, count(value).max(1), linux::FUTEX_BITSET_MATCH_ANY),
+        linux::FUTEX_WAKE_BITSET => futex::wake(call.arg(0), scope, count(value).max(1), call.arg32(5)),
+        others => wait_or_requeue(&call, others, scope),
+    }
+}
+
+/// Not inlined: who wakes does not pay for the registers it needs.
+#[inline(never)]
+fn wait_or_requeue(call: &Call<'_>, operation: u32, scope: Scope) -> Result<usize, Errno> {
+    let (address, value) = (call.arg(0), call.arg32(2));
+    let command = operation & !linux::FUTEX_CLOCK_REALTIME;
+    if command != operation && !matches!(command, linux::FUTEX_WAIT | linux::FUTEX_WAIT_BITSET) {
         return Err(Errno::ENOSYS);
     }
     let wait = |deadline, bits| {
@@ -38,11 +47,9 @@ pub(super) fn futex(call: Call<'_>) -> Result<usize, Errno> {
         futex::wait(address, scope, value, bits, patience).map(|()| 0)
     };
     match command {
-        linux::FUTEX_WAIT => wait(deadline_after(call.arg(3))?, any),
+        linux::FUTEX_WAIT => wait(deadline_after(call.arg(3))?, linux::FUTEX_BITSET_MATCH_ANY),
         // Both clocks are one here.
         linux::FUTEX_WAIT_BITSET => wait(deadline_at(call.arg(3))?, call.arg32(5)),
-        linux::FUTEX_WAKE => futex::wake(address, scope, count(value).max(1), any),
-        linux::FUTEX_WAKE_BITSET => futex::wake(address, scope, count(value).max(1), call.arg32(5)),
         linux::FUTEX_REQUEUE | linux::FUTEX_CMP_REQUEUE => {
             let (wake, moved) = (value as i32, call.arg32(3) as i32);
             if wake < 0 || moved < 0 {
