@@ -65,7 +65,7 @@ pub(crate) const BARS: &[Bar] = &[
     bar("yield switch between processes", "yield", 1, 4_000, 260.0),
     bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 950.0),
     bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_215.0),
-    bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 152.0),
+    bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 137.0),
     bar("anonymous page fault", "fault", 1, 2_000, 515.0),
     bar("mprotect of one page", "mprotect-page", 1, 2_000, 650.0),
     bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 1_890.0),
