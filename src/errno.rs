@@ -45,6 +45,8 @@ impl Errno {
     /// Never seen by a program: a signal came in. `EINTR` if a handler runs, else the call is made
     /// again.
     pub const RESTART_UNLESS_HANDLED: Errno = Errno(514);
+    /// Never seen by a program: the call needs registers that are not in its frame yet.
+    pub const ALL_REGISTERS: Errno = Errno(513);
 
     /// Whether the way back to the program must decide between a restart and `EINTR`.
     pub const fn asks_for_restart(self) -> bool {

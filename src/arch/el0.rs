@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use aarch64_cpu::registers::{ESR_EL1, Readable};
 
-use super::exception::{FRAME, TrapFrame, fault_now};
+use super::exception::{FRAME, LeanFrame, TrapFrame, fault_now};
 use super::fault_decode::class;
 use mm::Machine;
 
@@ -13,22 +13,36 @@ use crate::drivers::gic;
 use crate::machine::Kernel;
 use crate::sched::thread::flags;
 use crate::sync::{mask_irqs, unmask_irqs};
-use crate::{panic, process, sched, syscall};
+use crate::syscall::{self, Answer};
+use crate::{panic, process, sched};
+
+/// What is left to do with all registers in the frame before the program goes on. vectors.s calls it, interrupts masked.
+type Rest = extern "C" fn(&mut TrapFrame);
 
 /// A system call or a fault. Interrupts come on as soon as the syndrome is read; only a fault is worth decoding.
-pub(super) extern "C" fn sync(frame: &mut TrapFrame) {
+pub(super) extern "C" fn sync(frame: &mut LeanFrame) -> Option<Rest> {
     if class::of(ESR_EL1.get()) == class::SVC {
         unmask_irqs();
-        syscall::dispatch(frame);
+        if syscall::dispatch(frame) == Answer::NeedsAllRegisters {
+            mask_irqs();
+            return Some(call_with_all_registers);
+        }
     } else {
         fault(frame);
     }
-    before_return(frame);
+    before_return()
+}
+
+extern "C" fn call_with_all_registers(frame: &mut TrapFrame) {
+    unmask_irqs();
+    syscall::dispatch_with_all_registers(frame);
+    mask_irqs();
+    settle(frame);
 }
 
 /// Not inlined: a system call does not pay for the registers it needs.
 #[inline(never)]
-fn fault(frame: &mut TrapFrame) {
+fn fault(frame: &LeanFrame) {
     let fault = fault_now();
     unmask_irqs();
     match fault.class() {
@@ -38,10 +52,10 @@ fn fault(frame: &mut TrapFrame) {
 }
 
 /// An interrupt.
-pub(super) extern "C" fn irq(frame: &mut TrapFrame) {
+pub(super) extern "C" fn irq(_: &mut LeanFrame) -> Option<Rest> {
     Kernel::system().tick_from_user();
     gic::handle_irq();
-    before_return(frame);
+    before_return()
 }
 
 /// The memory system reports an error that it cannot place: nothing can be trusted any more.
@@ -49,13 +63,11 @@ pub(super) extern "C" fn serror(frame: &mut TrapFrame) {
     panic::on_exception(frame, format_args!("{}", fault_now()))
 }
 
-/// Does what waits to be done before the running thread goes on in its program. Interrupts are masked afterwards.
+/// What waits to be done before the running thread goes on in its program. Interrupts are masked afterwards.
 #[inline(always)]
-fn before_return(frame: &mut TrapFrame) {
+fn before_return() -> Option<Rest> {
     mask_irqs();
-    if is_detained() {
-        settle(frame);
-    }
+    is_detained().then_some(settle as Rest)
 }
 
 /// Whether something waits: another thread that should run, or a signal. Interrupts are masked.
@@ -66,8 +78,9 @@ fn is_detained() -> bool {
     thread.should_give_way() || thread.flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING != 0
 }
 
+/// Does it. Interrupts are masked.
 #[cold]
-fn settle(frame: &mut TrapFrame) {
+extern "C" fn settle(frame: &mut TrapFrame) {
     while is_detained() {
         sched::preempt();
         if sched::current().flags.load(Ordering::Relaxed) & flags::SIGNAL_PENDING != 0 {
@@ -81,7 +94,8 @@ fn settle(frame: &mut TrapFrame) {
 /// Leaves the kernel for a program that starts with these registers. The thread's kernel stack is empty afterwards.
 pub fn enter(first: &mut TrapFrame) -> ! {
     let top = sched::current().stack_top().expect("an idle thread runs no program");
-    before_return(first);
+    mask_irqs();
+    settle(first);
     // SAFETY: interrupts are masked, and `top` is the top of the stack we are on, which nobody comes back to.
     unsafe { load_frame(first, top) }
 }

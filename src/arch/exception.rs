@@ -26,6 +26,42 @@ pub struct TrapFrame {
     pub pstate: u64,
 }
 
+/// The same from EL0 without x19 to x28, which are still in the registers: a called function keeps them.
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct LeanFrame(TrapFrame);
+
+impl LeanFrame {
+    /// One of x0 to x8: the arguments of a system call and its number.
+    ///
+    /// # Panics
+    ///
+    /// If it is another.
+    #[inline(always)]
+    pub fn argument(&self, index: usize) -> u64 {
+        assert!(index <= 8, "x{index} holds no argument");
+        self.0.x[index]
+    }
+
+    /// Sets x0: what a system call returns.
+    #[inline(always)]
+    pub fn set_result(&mut self, value: u64) {
+        self.0.x[0] = value;
+    }
+
+    /// The stack pointer.
+    #[inline(always)]
+    pub fn sp(&self) -> u64 {
+        self.0.sp
+    }
+
+    /// The program counter.
+    #[inline(always)]
+    pub fn pc(&self) -> u64 {
+        self.0.pc
+    }
+}
+
 // vectors.s writes these numbers.
 const _: () = assert!(offset_of!(TrapFrame, sp) == 248 && offset_of!(TrapFrame, pc) == 256);
 

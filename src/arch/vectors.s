@@ -1,10 +1,13 @@
 // Every exception of the kernel: save a TrapFrame, call Rust, restore it.
 //
+// From EL0 only what a called function may change is saved: x19 to x28 are the caller's (AAPCS64 6.1.1), so they are what they
+// were when Rust returns. What must read or change all registers is called afterwards, when these are in the frame, too.
+//
 // The frame's layout is that of `TrapFrame`. A frame from EL1 has, behind it, the pair x29 and pc: a frame record
 // that makes the interrupted function the caller in a backtrace.
 
-// Saves all but x0, x1 and the stack pointer.
-.macro save_registers
+// Saves what a called function may change, but x0, x1 and x29 to the stack pointer.
+.macro save_volatile
     stp     x2, x3, [sp, #16]
     stp     x4, x5, [sp, #32]
     stp     x6, x7, [sp, #48]
@@ -13,15 +16,27 @@
     stp     x12, x13, [sp, #96]
     stp     x14, x15, [sp, #112]
     stp     x16, x17, [sp, #128]
-    stp     x18, x19, [sp, #144]
-    stp     x20, x21, [sp, #160]
-    stp     x22, x23, [sp, #176]
-    stp     x24, x25, [sp, #192]
-    stp     x26, x27, [sp, #208]
-    stp     x28, x29, [sp, #224]
+    str     x18, [sp, #144]
 .endm
 
-.macro restore_registers
+// Saves what a called function keeps.
+.macro save_kept
+    stp     x19, x20, [sp, #152]
+    stp     x21, x22, [sp, #168]
+    stp     x23, x24, [sp, #184]
+    stp     x25, x26, [sp, #200]
+    stp     x27, x28, [sp, #216]
+.endm
+
+.macro restore_kept
+    ldp     x19, x20, [sp, #152]
+    ldp     x21, x22, [sp, #168]
+    ldp     x23, x24, [sp, #184]
+    ldp     x25, x26, [sp, #200]
+    ldp     x27, x28, [sp, #216]
+.endm
+
+.macro restore_volatile
     ldp     x2, x3, [sp, #16]
     ldp     x4, x5, [sp, #32]
     ldp     x6, x7, [sp, #48]
@@ -30,19 +45,16 @@
     ldp     x12, x13, [sp, #96]
     ldp     x14, x15, [sp, #112]
     ldp     x16, x17, [sp, #128]
-    ldp     x18, x19, [sp, #144]
-    ldp     x20, x21, [sp, #160]
-    ldp     x22, x23, [sp, #176]
-    ldp     x24, x25, [sp, #192]
-    ldp     x26, x27, [sp, #208]
-    ldp     x28, x29, [sp, #224]
+    ldr     x18, [sp, #144]
 .endm
 
 // What is left of saving a frame from EL1, and the call. The stack has room for the frame, and x0 and x1 are in it.
 .macro finish_el1 handler
-    save_registers
+    save_volatile
+    save_kept
     add     x2, sp, #{el1_frame}
-    stp     x30, x2, [sp, #240]
+    stp     x29, x30, [sp, #232]
+    str     x2, [sp, #248]
     mrs     x3, elr_el1
     mrs     x4, spsr_el1
     stp     x3, x4, [sp, #256]
@@ -67,19 +79,31 @@
     finish_el1 \handler
 .endm
 
-.macro from_el0 handler
+.macro from_el0
     .balign 128
     sub     sp, sp, #{frame}
     stp     x0, x1, [sp]
-    save_registers
+    save_volatile
     mrs     x2, sp_el0
-    stp     x30, x2, [sp, #240]
     mrs     x3, elr_el1
     mrs     x4, spsr_el1
-    stp     x3, x4, [sp, #256]
+    stp     x29, x30, [sp, #232]
+    stp     x2, x3, [sp, #248]
+    str     x4, [sp, #264]
     mov     x29, xzr                    // backtraces end here
     mov     x0, sp
-    adr     x30, return_to_el0
+.endm
+
+// The handler returns what is to be called with all registers, or 0.
+.macro from_el0_and_back handler
+    from_el0
+    adr     x30, back_to_el0
+    b       \handler
+.endm
+
+.macro from_el0_for_good handler
+    from_el0
+    save_kept
     b       \handler
 .endm
 
@@ -104,10 +128,10 @@ exception_vectors:
     from_nowhere
     from_el1 {el1_serror}
 
-    from_el0 {el0_sync}
-    from_el0 {el0_irq}
+    from_el0_and_back {el0_sync}
+    from_el0_and_back {el0_irq}
     from_nowhere
-    from_el0 {el0_serror}
+    from_el0_for_good {el0_serror}
 
     from_nowhere
     from_nowhere
@@ -133,10 +157,12 @@ stack_overflow:
     mov     sp, x0
     mrs     x0, tpidrro_el0
     stp     x0, x1, [sp]
-    save_registers
+    save_volatile
+    save_kept
     mrs     x2, tpidr_el0
     add     x2, x2, #{el1_frame}
-    stp     x30, x2, [sp, #240]
+    stp     x29, x30, [sp, #232]
+    str     x2, [sp, #248]
     mrs     x3, elr_el1
     mrs     x4, spsr_el1
     stp     x3, x4, [sp, #256]
@@ -149,21 +175,34 @@ return_to_el1:
     ldp     x3, x4, [sp, #256]
     msr     elr_el1, x3
     msr     spsr_el1, x4
-    restore_registers
-    ldr     x30, [sp, #240]
+    restore_volatile
+    restore_kept
+    ldp     x29, x30, [sp, #232]
     ldp     x0, x1, [sp]
     add     sp, sp, #{el1_frame}
     eret
 
-// Also where a new user thread begins, with its first frame at sp.
-.global return_to_el0
-return_to_el0:
-    ldp     x30, x2, [sp, #240]
-    ldp     x3, x4, [sp, #256]
+back_to_el0:
+    cbnz    x0, with_all_registers
+restore_and_return:
+    ldp     x2, x3, [sp, #248]
+    ldr     x4, [sp, #264]
     msr     sp_el0, x2
     msr     elr_el1, x3
     msr     spsr_el1, x4
-    restore_registers
+    ldp     x29, x30, [sp, #232]
+    restore_volatile
     ldp     x0, x1, [sp]
     add     sp, sp, #{frame}
     eret
+
+with_all_registers:
+    save_kept
+    mov     x1, x0
+    mov     x0, sp
+    blr     x1
+// Also where a new user thread begins, with its first frame at sp.
+.global return_to_el0
+return_to_el0:
+    restore_kept
+    b       restore_and_return

@@ -5,7 +5,7 @@ use linux_raw_sys::general as linux;
 use mm::fault::{FaultError, handle_fault};
 use mm::pte::Access;
 
-use crate::arch::exception::TrapFrame;
+use crate::arch::exception::LeanFrame;
 use crate::arch::fault_decode::{Fault, Status};
 use crate::process::memory;
 use crate::process::signal::{Cause, Info, Signal, send};
@@ -27,8 +27,8 @@ mod class {
 const FAULT: [Kind; 2] = [Kind::FaultEnter, Kind::FaultExit];
 
 /// An exception that a program's instruction caused. Interrupts are on.
-pub fn from_user(frame: &TrapFrame, fault: &Fault) {
-    let far = fault.address.unwrap_or(frame.pc);
+pub fn from_user(frame: &LeanFrame, fault: &Fault) {
+    let far = fault.address.unwrap_or(frame.pc());
     // Aborts whose address is not recorded are none of those that can be made good.
     let goes_on = || fault.address.is_some_and(|address| resolve(fault, address).is_ok());
     let goes_on = trace::span(FAULT, || (far, fault.esr), goes_on);
@@ -39,15 +39,15 @@ pub fn from_user(frame: &TrapFrame, fault: &Fault) {
 
 /// Sends the signal for an exception that could not be made good.
 #[cold]
-fn raise(frame: &TrapFrame, fault: &Fault, far: u64) {
+fn raise(frame: &LeanFrame, fault: &Fault, far: u64) {
     let (signal, code, address) = match fault.class() {
         _ if fault.is_abort() => abort(fault, far),
-        class::PC_ALIGNMENT => (Signal::SIGBUS, linux::BUS_ADRALN, frame.pc),
-        class::SP_ALIGNMENT => (Signal::SIGBUS, linux::BUS_ADRALN, frame.sp),
-        class::FLOATING_POINT => (Signal::SIGFPE, floating_point_code(fault.esr), frame.pc),
-        class::BREAKPOINT | class::SINGLE_STEP | class::WATCHPOINT => (Signal::SIGTRAP, linux::TRAP_HWBKPT, frame.pc),
-        class::BRK => (Signal::SIGTRAP, linux::TRAP_BRKPT, frame.pc),
-        _ => (Signal::SIGILL, linux::ILL_ILLOPC, frame.pc),
+        class::PC_ALIGNMENT => (Signal::SIGBUS, linux::BUS_ADRALN, frame.pc()),
+        class::SP_ALIGNMENT => (Signal::SIGBUS, linux::BUS_ADRALN, frame.sp()),
+        class::FLOATING_POINT => (Signal::SIGFPE, floating_point_code(fault.esr), frame.pc()),
+        class::BREAKPOINT | class::SINGLE_STEP | class::WATCHPOINT => (Signal::SIGTRAP, linux::TRAP_HWBKPT, frame.pc()),
+        class::BRK => (Signal::SIGTRAP, linux::TRAP_BRKPT, frame.pc()),
+        _ => (Signal::SIGILL, linux::ILL_ILLOPC, frame.pc()),
     };
     let cause = Cause::Fault { address, syndrome: fault.esr };
     send::force(Info { signal, code: code as i32, cause });

@@ -7,6 +7,7 @@ use linux_raw_sys::general as linux;
 use super::Call;
 use super::info::USAGE_WORDS;
 use super::paths::read_path;
+use crate::arch::exception::TrapFrame;
 use crate::errno::Errno;
 use crate::process::family;
 use crate::process::family::endings::{Kind, Question, Wanted};
@@ -16,23 +17,18 @@ use crate::process::wait::{self, Hang};
 use crate::process::{Ending, exec, exit as ending, fork, thread};
 use crate::user_memory;
 
-pub(super) fn clone(call: Call<'_>) -> Result<usize, Errno> {
-    let request = fork::Request {
-        flags: call.arg(0),
-        stack: call.arg(1),
-        parent_tid: call.arg(2),
-        tls: call.arg(3),
-        child_tid: call.arg(4),
-    };
-    fork::clone(call.frame, &request).map(|tid| tid as usize)
+pub(super) fn clone(frame: &TrapFrame) -> Result<usize, Errno> {
+    let [flags, stack, parent_tid, tls, child_tid, ..] = frame.x;
+    let request = fork::Request { flags, stack, parent_tid, tls, child_tid };
+    fork::clone(frame, &request).map(|tid| tid as usize)
 }
 
-pub(super) fn execve(call: Call<'_>) -> Result<usize, Errno> {
-    let path = read_path(call.arg(0))?;
+pub(super) fn execve(frame: &mut TrapFrame) -> Result<usize, Errno> {
+    let path = read_path(frame.x[0])?;
     let mut room = stack::LIMIT;
-    let arguments = strings(call.arg(1), &mut room)?;
-    let environment = strings(call.arg(2), &mut room)?;
-    exec::replace(call.frame, &path, arguments, &environment)?;
+    let arguments = strings(frame.x[1], &mut room)?;
+    let environment = strings(frame.x[2], &mut room)?;
+    exec::replace(frame, &path, arguments, &environment)?;
     // The new program's x0.
     Ok(0)
 }

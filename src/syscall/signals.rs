@@ -6,6 +6,7 @@ use linux_raw_sys::general as linux;
 
 use super::Call;
 use super::time::deadline_after;
+use crate::arch::exception::TrapFrame;
 use crate::errno::Errno;
 use crate::heap;
 use crate::process::signal::frame::{self, stack_flags};
@@ -154,12 +155,12 @@ fn await_signal(set: SignalSet, patience: Patience) -> Result<Info, Errno> {
     }
 }
 
-pub(super) fn rt_sigreturn(call: Call<'_>) -> Result<usize, Errno> {
-    let x0 = match frame::pop(call.frame) {
+pub(super) fn rt_sigreturn(frame: &mut TrapFrame) -> Result<usize, Errno> {
+    let x0 = match frame::pop(frame) {
         Ok(x0) => x0,
         Err(_) => {
             frame::bad(false);
-            call.arg(0)
+            frame.x[0]
         }
     };
     Ok(x0 as usize)
@@ -169,7 +170,7 @@ pub(super) fn rt_sigreturn(call: Call<'_>) -> Result<usize, Errno> {
 const MIN_STACK: u64 = linux::MINSIGSTKSZ as u64;
 
 pub(super) fn sigaltstack(call: Call<'_>) -> Result<usize, Errno> {
-    let sp = call.frame.sp;
+    let sp = call.frame.sp();
     let before = thread::current().signals.lock().stack;
     if call.arg(0) != 0 {
         let [start, flags, size]: [u64; 3] = user_memory::read(call.arg(0))?;

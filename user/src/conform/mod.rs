@@ -16,6 +16,7 @@ mod memory;
 mod notes;
 mod pipes;
 mod processes;
+mod registers;
 mod runner;
 mod sharing;
 mod signals;
@@ -42,6 +43,7 @@ const GROUPS: &[(&str, &[Case])] = &[
     ("descriptors", descriptors::CASES),
     ("pipes", pipes::CASES),
     ("signals", signals::CASES),
+    ("registers", registers::CASES),
     ("interrupts", interrupts::CASES),
     ("stacks", stacks::CASES),
     ("faults", faults::CASES),
