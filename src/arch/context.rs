@@ -1,7 +1,7 @@
 //! The register switch: leave one kernel stack, go on with another.
 //!
 //! A switch is a function call, so only what a called function must keep (AAPCS64 §6.1.1: x19 to x30 and the
-//! stack pointer) is saved; it goes onto the stack that is left.
+//! stack pointer) is saved, and the program's stack pointer, SP_EL0; it goes onto the stack that is left.
 
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,10 @@ pub struct Context {
     sp: AtomicU64,
 }
 
-/// x19 to x30, as `switch` lays them out.
-const SAVED_REGISTERS: usize = 12;
+/// x19 to x30, SP_EL0 and a gap, as `switch` lays them out.
+const SAVED_REGISTERS: usize = 14;
+/// Where x30 is among them.
+const X30: usize = 11;
 
 impl Context {
     /// The context of what runs already: its first `switch` fills it in.
@@ -30,7 +32,7 @@ impl Context {
     pub unsafe fn starting(stack_top: u64, entry: extern "C" fn(*const ()) -> !) -> Self {
         let mut saved = [0u64; SAVED_REGISTERS];
         // x30, where `switch` returns to. x29 stays 0: a backtrace ends here.
-        saved[SAVED_REGISTERS - 1] = entry as usize as u64;
+        saved[X30] = entry as usize as u64;
         let sp = stack_top - size_of_val(&saved) as u64;
         // SAFETY: the caller gives us the stack, whose highest words these are.
         unsafe { (sp as *mut [u64; SAVED_REGISTERS]).write(saved) };
@@ -54,22 +56,26 @@ pub unsafe fn switch(previous: &Context, next: &Context, message: *const ()) -> 
 #[unsafe(naked)]
 unsafe extern "C" fn switch_stacks(save_sp: *mut u64, next_sp: u64, message: *const ()) -> *const () {
     naked_asm!(
-        "stp x19, x20, [sp, #-96]!",
+        "stp x19, x20, [sp, #-112]!",
         "stp x21, x22, [sp, #16]",
         "stp x23, x24, [sp, #32]",
         "stp x25, x26, [sp, #48]",
         "stp x27, x28, [sp, #64]",
         "stp x29, x30, [sp, #80]",
+        "mrs x10, sp_el0",
+        "str x10, [sp, #96]",
         "mov x9, sp",
         "str x9, [x0]",
         "mov sp, x1",
         "mov x0, x2",
+        "ldr x10, [sp, #96]",
+        "msr sp_el0, x10",
         "ldp x29, x30, [sp, #80]",
         "ldp x27, x28, [sp, #64]",
         "ldp x25, x26, [sp, #48]",
         "ldp x23, x24, [sp, #32]",
         "ldp x21, x22, [sp, #16]",
-        "ldp x19, x20, [sp], #96",
+        "ldp x19, x20, [sp], #112",
         "ret",
     )
 }

@@ -4,7 +4,7 @@ use core::arch::global_asm;
 use core::fmt;
 use core::mem::{offset_of, size_of};
 
-use aarch64_cpu::registers::{ESR_EL1, FAR_EL1, Readable};
+use aarch64_cpu::registers::{ESR_EL1, FAR_EL1, Readable, SP_EL0};
 
 use super::fault_decode::Fault;
 use super::{el0, user_copy};
@@ -26,7 +26,7 @@ pub struct TrapFrame {
     pub pstate: u64,
 }
 
-/// The same from EL0 without x19 to x28, which are still in the registers: a called function keeps them.
+/// The same from EL0 without x19 to x28 and the stack pointer, which are still in the registers: a called function keeps them.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct LeanFrame(TrapFrame);
@@ -49,10 +49,10 @@ impl LeanFrame {
         self.0.x[0] = value;
     }
 
-    /// The stack pointer.
+    /// The stack pointer of the running thread's program.
     #[inline(always)]
     pub fn sp(&self) -> u64 {
-        self.0.sp
+        SP_EL0.get()
     }
 
     /// The program counter.

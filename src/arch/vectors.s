@@ -1,7 +1,7 @@
 // Every exception of the kernel: save a TrapFrame, call Rust, restore it.
 //
 // From EL0 only what a called function may change is saved: x19 to x28 are the caller's (AAPCS64 6.1.1), so they are what they
-// were when Rust returns. What must read or change all registers is called afterwards, when these are in the frame, too.
+// were when Rust returns, and SP_EL0 goes with the thread (`context`). What must read or change all registers is called afterwards, when these are in the frame, too.
 //
 // The frame's layout is that of `TrapFrame`. A frame from EL1 has, behind it, the pair x29 and pc: a frame record
 // that makes the interrupted function the caller in a backtrace.
@@ -19,7 +19,13 @@
     str     x18, [sp, #144]
 .endm
 
-// Saves what a called function keeps.
+// Saves what a called function keeps, and the program's stack pointer, which no code of the kernel touches.
+.macro save_rest
+    mrs     x2, sp_el0
+    str     x2, [sp, #248]
+    save_kept
+.endm
+
 .macro save_kept
     stp     x19, x20, [sp, #152]
     stp     x21, x22, [sp, #168]
@@ -84,12 +90,10 @@
     sub     sp, sp, #{frame}
     stp     x0, x1, [sp]
     save_volatile
-    mrs     x2, sp_el0
     mrs     x3, elr_el1
     mrs     x4, spsr_el1
     stp     x29, x30, [sp, #232]
-    stp     x2, x3, [sp, #248]
-    str     x4, [sp, #264]
+    stp     x3, x4, [sp, #256]
     mov     x29, xzr                    // backtraces end here
     mov     x0, sp
 .endm
@@ -103,7 +107,7 @@
 
 .macro from_el0_for_good handler
     from_el0
-    save_kept
+    save_rest
     b       \handler
 .endm
 
@@ -185,9 +189,7 @@ return_to_el1:
 back_to_el0:
     cbnz    x0, with_all_registers
 restore_and_return:
-    ldp     x2, x3, [sp, #248]
-    ldr     x4, [sp, #264]
-    msr     sp_el0, x2
+    ldp     x3, x4, [sp, #256]
     msr     elr_el1, x3
     msr     spsr_el1, x4
     ldp     x29, x30, [sp, #232]
@@ -197,12 +199,14 @@ restore_and_return:
     eret
 
 with_all_registers:
-    save_kept
+    save_rest
     mov     x1, x0
     mov     x0, sp
     blr     x1
 // Also where a new user thread begins, with its first frame at sp.
 .global return_to_el0
 return_to_el0:
+    ldr     x2, [sp, #248]
+    msr     sp_el0, x2
     restore_kept
     b       restore_and_return

@@ -61,11 +61,11 @@ const fn bar(what: &'static str, workload: &'static str, cpus: u32, operations: 
 
 /// All bars.
 pub(crate) const BARS: &[Bar] = &[
-    bar("null system call", "syscall-getppid", 1, 10_000, 81.0),
+    bar("null system call", "syscall-getppid", 1, 10_000, 77.0),
     bar("yield switch between processes", "yield", 1, 4_000, 253.0),
     bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 945.0),
     bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_210.0),
-    bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 129.0),
+    bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 125.0),
     bar("anonymous page fault", "fault", 1, 2_000, 515.0),
     bar("mprotect of one page", "mprotect-page", 1, 2_000, 650.0),
     bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 1_890.0),
