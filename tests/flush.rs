@@ -147,7 +147,7 @@ fn one_process_on_one_cpu_never_broadcasts_in_auto() -> Outcome {
             drop(sched::replace_mm(Some(mapped(word))));
             let child = new_mm();
             let parent = sched::current_mm().expect("just entered");
-            parent.space().fork_into(parent, &mut child.space()).expect("there is memory");
+            parent.space().fork_into(parent, &mut child.space(), None).expect("there is memory");
             copy_to_user(PAGE, &[1]).expect("copied on write");
             drop(sched::replace_mm(Some(child)));
             copy_to_user(PAGE, &[2]).expect("the last owner");

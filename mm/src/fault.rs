@@ -1,7 +1,7 @@
 //! Page faults: a page appears, or is marked as used, when it is first used, and is copied when it
 //! is first written.
 
-use crate::addr::{Frame, PAGE_SIZE, Page, each};
+use crate::addr::{Frame, PAGE_SIZE, Page};
 use crate::flush::refresh;
 use crate::machine::Machine;
 use crate::mm::Mm;
@@ -123,15 +123,12 @@ fn lend<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Option<Frame
     if whole == 0 {
         return None;
     }
-    let first = M::first_frame_of(&image[..whole * PAGE_SIZE as usize])?.number();
-    for (near, frame) in each(run).zip((first..first + whole).map(Frame::from_number)) {
-        if leaf.get(near).is_empty() {
-            if protection.execute {
-                M::system().frames.make_executable(frame);
-            }
-            leaf.install(near, Descriptor::page(frame, protection).as_lent());
-        }
+    let first = M::first_frame_of(&image[..whole * PAGE_SIZE as usize])?;
+    if protection.execute {
+        M::system().frames.make_executable(first.number()..first.number() + whole);
     }
+    let lent = run.start..run.start.offset(whole as u64);
+    leaf.install_run(&lent, Descriptor::page(first, protection).as_lent());
     leaf.get(page).frame()
 }
 
@@ -140,6 +137,19 @@ fn lend<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Option<Frame
 pub(crate) fn provide_untouched<M: Machine>(region: &Region, page: Page, leaf: &Leaf<M>) -> Result<(), OutOfMemory> {
     let frame = fill::<M>(region, page)?;
     enter(region, page, leaf, Descriptor::page(frame, region.attributes.protection).as_untouched());
+    Ok(())
+}
+
+/// Gives a page of another address space, in which nobody runs yet, a copy of a frame.
+pub(crate) fn provide_copy<M: Machine>(
+    region: &Region,
+    page: Page,
+    leaf: &Leaf<M>,
+    original: Frame,
+) -> Result<(), OutOfMemory> {
+    let frame = M::system().frames.alloc().ok_or(OutOfMemory)?;
+    M::copy_frame(original, frame);
+    enter(region, page, leaf, Descriptor::page(frame, region.attributes.protection));
     Ok(())
 }
 

@@ -115,11 +115,14 @@ impl<M: Machine> FrameAllocator<M> {
         self.info_of(frame).is_some_and(|info| info.word.load(Ordering::Relaxed) == KEPT)
     }
 
-    /// Lets programs execute one of these frames: the first time, instruction fetches are made to see what it holds.
-    pub(crate) fn make_executable(&self, kept: Frame) {
-        if let Some(info) = self.info_of(kept).filter(|info| !info.is_executable()) {
-            M::sync_instructions(kept);
-            info.note_executable();
+    /// Lets programs execute some of these frames: the first time, instruction fetches are made to see what one holds.
+    pub(crate) fn make_executable(&self, kept: Range<usize>) {
+        let first = kept.start - self.base;
+        for (info, frame) in self.info[first..first + kept.len()].iter().zip(kept) {
+            if !info.is_executable() {
+                M::sync_instructions(Frame::from_number(frame));
+                info.note_executable();
+            }
         }
     }
 

@@ -44,6 +44,13 @@ impl FrameInfo {
         }
     }
 
+    /// Notes that these entries are set, some at least.
+    pub(crate) fn mark_all_used(&self, indices: Range<usize>) {
+        let last = (indices.end - 1) / GROUP;
+        let groups = u64::MAX << (indices.start / GROUP) & u64::MAX >> (u64::BITS as usize - 1 - last);
+        self.used.store(self.used.load(Ordering::Relaxed) | groups, Ordering::Relaxed);
+    }
+
     /// Whether instruction fetches see what a frame of a program's image holds.
     pub(crate) fn is_executable(&self) -> bool {
         // Acquire: pairs with the Release below.

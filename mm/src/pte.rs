@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use crate::addr::Frame;
+use crate::addr::{Frame, PAGE_SIZE};
 use crate::sync::{Ordering, PlainU64};
 
 /// Descriptors in a table.
@@ -78,7 +78,7 @@ impl Descriptor {
     /// Nothing here: a walk ends in a translation fault.
     pub const EMPTY: Self = Self(0);
 
-    const VALID: u64 = 1;
+    const VALID: u64 = 1 << 0;
     /// With [`Self::VALID`]: a table (levels 0 to 2) or a page (level 3), not a block.
     const TABLE_OR_PAGE: u64 = 1 << 1;
     /// AP\[1\]: EL0 has access.
@@ -116,6 +116,11 @@ impl Descriptor {
     /// Maps a frame that belongs to this address space alone, or is shared on purpose.
     pub const fn page(frame: Frame, protection: Protection) -> Self {
         Self(frame.address().0 | Self::PAGE).with_protection(protection)
+    }
+
+    /// The same of the next frame.
+    pub const fn next(self) -> Self {
+        Self(self.0 + PAGE_SIZE)
     }
 
     /// The same page, which nobody has used yet.

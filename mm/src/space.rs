@@ -181,19 +181,18 @@ impl<M: Machine> Space<M> {
     }
 
     /// Makes the empty `child` a copy of this address space: private pages are copied when either
-    /// side writes, shared ones stay shared.
+    /// side writes, shared ones stay shared. The `busy` page is copied at once: both sides are about to write to it, and
+    /// nobody else is.
     ///
     /// # Errors
     /// If there is no memory. The child is then incomplete and fit only to be dropped.
-    pub fn fork_into(&mut self, mm: &Mm<M>, child: &mut Self) -> Result<(), OutOfMemory> {
+    pub fn fork_into(&mut self, mm: &Mm<M>, child: &mut Self, busy: Option<Page>) -> Result<(), OutOfMemory> {
         debug_assert!(child.regions.iter().next().is_none(), "fork into an address space in use");
         child.regions = self.regions.duplicate()?;
         child.heap = self.heap.clone();
         // Flushed also on an error, and before anybody runs: a thread of ours that still wrote through a
         // cached entry would write into the child's memory.
-        let shared = Stale::flushed(mm, |stale| {
-            self.regions.iter().try_for_each(|region| self.tables.share(region, &child.tables, stale))
-        });
+        let shared = Stale::flushed(mm, |stale| self.tables.share(&self.regions, &child.tables, busy, stale));
         M::run(Sequence::PublishEntries, 0);
         shared
     }

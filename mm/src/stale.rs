@@ -30,8 +30,8 @@ pub struct Stale<M: Machine> {
     frames: FrameList,
     /// Tables with everything below them.
     tables: FrameList,
-    /// The first `shared_count` of them.
-    shared: [Frame; MOST_SHARED],
+    /// The first `shared_count` of them. Most changes have none, and need not prepare an array.
+    shared: Option<[Frame; MOST_SHARED]>,
     shared_count: usize,
     machine: PhantomData<M>,
 }
@@ -51,7 +51,7 @@ impl<M: Machine> Stale<M> {
             extent: Extent::Nothing,
             frames: FrameList::new(),
             tables: FrameList::new(),
-            shared: [Frame::from_number(0); MOST_SHARED],
+            shared: None,
             shared_count: 0,
             machine: PhantomData,
         }
@@ -84,7 +84,7 @@ impl<M: Machine> Stale<M> {
         } else if !frames.put_last(frame, &mut self.frames) {
             // The reference is kept until after the flush: were it given up now, the other owner
             // could become the last one, flush its own entries and free what ours still reach.
-            self.shared[self.shared_count] = frame;
+            self.shared.get_or_insert([frame; MOST_SHARED])[self.shared_count] = frame;
             self.shared_count += 1;
         }
     }
@@ -146,7 +146,7 @@ impl<M: Machine> Stale<M> {
     fn free(&mut self) {
         let frames = &M::system().frames;
         let mut freed = mem::take(&mut self.frames);
-        for &frame in &self.shared[..mem::take(&mut self.shared_count)] {
+        for &frame in self.shared.iter().flatten().take(mem::take(&mut self.shared_count)) {
             frames.put_into(frame, &mut freed);
         }
         while let Some(table) = frames.pop(&mut self.tables) {

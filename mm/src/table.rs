@@ -13,12 +13,13 @@ use core::iter;
 use core::marker::PhantomData;
 
 use crate::addr::{Frame, Page, PageRange, each};
+use crate::fault::provide_copy;
 use crate::frame::FrameInfo;
 use crate::machine::Machine;
 use crate::mm::Mm;
 use crate::ops::Sequence;
 use crate::pte::{Access, Descriptor, ENTRIES, LEAF_LEVEL, Protection, ROOT_LEVEL, Table};
-use crate::region::{OutOfMemory, Region, Sharing};
+use crate::region::{self, OutOfMemory, Region, Regions, Sharing};
 use crate::stale::Stale;
 
 const INDEX_BITS: u32 = ENTRIES.trailing_zeros();
@@ -158,37 +159,42 @@ impl<M: Machine> PageTable<M> {
         stale
     }
 
-    /// Maps in `other` what is mapped here, frames shared, but for what an image lends. What the region does not share
-    /// on purpose becomes copy-on-write on both sides; the rights that this side loses are stale.
+    /// Maps in `other` what is mapped here, frames shared, but for what an image lends. What the regions do not share
+    /// on purpose becomes copy-on-write on both sides; the rights that this side loses are stale. It loses none to the
+    /// `busy` page, if that may be written: the other side gets a copy.
     ///
     /// # Errors
     /// If there is no frame for a table. What was shared until then stays shared.
-    pub(crate) fn share(&self, region: &Region, other: &Self, stale: &mut Stale<M>) -> Result<(), OutOfMemory> {
-        self.leaves(region.pages.clone()).try_for_each(|(leaf, used)| {
-            let mut target = None;
-            for page in each(used) {
-                let mut entry = leaf.get(page);
-                // What an image lends, it lends to the other side, too, which most likely will use little of it.
-                let Some(frame) = entry.frame().filter(|_| !entry.is_lent()) else { continue };
-                let target = match &target {
-                    Some(target) => target,
-                    None => target.insert(other.leaf_or_create(page)?),
+    pub(crate) fn share(
+        &self,
+        regions: &Regions,
+        other: &Self,
+        busy: Option<Page>,
+        stale: &mut Stale<M>,
+    ) -> Result<(), OutOfMemory> {
+        // Neighbouring regions mostly have a table in common.
+        let mut pair: Option<Pair<M>> = None;
+        for region in regions.iter() {
+            let mut rest = region.pages.clone();
+            while rest.start < rest.end {
+                let same = pair.take().filter(|pair| span(rest.start, LEAF_LEVEL - 1).start == pair.from.first);
+                let found = same.map_or_else(|| self.walk(rest.start).map(|from| Pair { from, to: None }), Ok);
+                rest.start = match found {
+                    Ok(mut found) => {
+                        found.share(region, &rest, other, busy, stale)?;
+                        pair.insert(found).from.first.offset(ENTRIES as u64)
+                    }
+                    Err(missing) => missing.end,
                 };
-                if region.attributes.sharing == Sharing::Private {
-                    entry = entry.as_copy_on_write();
-                    leaf.change(page, entry, stale);
-                }
-                M::system().frames.get(frame);
-                target.install(page, entry);
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     /// Gives all mapped pages of the range these rights. What was copy-on-write stays so.
     pub(crate) fn protect(&self, pages: PageRange, protection: Protection, stale: &mut Stale<M>) {
-        self.leaves(pages).for_each(|(leaf, used)| {
-            for page in each(used) {
+        for leaf in self.leaf_tables(pages.clone()) {
+            for page in leaf.used(&pages).flat_map(each) {
                 let old = leaf.get(page);
                 let Some(frame) = old.frame() else { continue };
                 if protection.execute && !old.allows(Access::Execute) {
@@ -196,7 +202,7 @@ impl<M: Machine> PageTable<M> {
                 }
                 leaf.change(page, old.with_protection(protection), stale);
             }
-        });
+        }
     }
 }
 
@@ -258,6 +264,20 @@ impl<M: Machine> Leaf<M> {
         self.table.entry(index).set(new);
     }
 
+    /// Maps those of the pages, at least one, that were not mapped: the first to what `new` says, the others to the frames
+    /// behind. The caller publishes it, as after [`install`](Self::install).
+    pub(crate) fn install_run(&self, pages: &PageRange, mut new: Descriptor) {
+        let first = index(pages.start, LEAF_LEVEL);
+        let indices = first..first + region::length(pages) as usize;
+        self.info.mark_all_used(indices.clone());
+        for entry in &self.table.entries()[indices] {
+            if entry.get().is_empty() {
+                entry.set(new);
+            }
+            new = new.next();
+        }
+    }
+
     /// Widens the rights to a page. A CPU that cached the narrower ones faults once more.
     pub(crate) fn widen(&self, page: Page, new: Descriptor) {
         debug_assert_eq!(self.get(page).frame(), new.frame(), "{page:?} got another frame: break before make");
@@ -284,6 +304,47 @@ impl<M: Machine> Leaf<M> {
         if !entry.get().is_empty() {
             stale.add_page(page, entry.take());
         }
+    }
+}
+
+/// Leaf tables of two address spaces for the same pages, of which the other has none as long as nothing is shared.
+struct Pair<M: Machine> {
+    from: Leaf<M>,
+    to: Option<Leaf<M>>,
+}
+
+impl<M: Machine> Pair<M> {
+    /// Shares those of the pages that lie in the region and in this table, as [`PageTable::share`] says.
+    fn share(
+        &mut self,
+        region: &Region,
+        pages: &PageRange,
+        other: &PageTable<M>,
+        busy: Option<Page>,
+        stale: &mut Stale<M>,
+    ) -> Result<(), OutOfMemory> {
+        for run in self.from.used(pages) {
+            for page in each(run) {
+                let mut entry = self.from.get(page);
+                // What an image lends, it lends to the other side, too, which most likely will use little of it.
+                let Some(frame) = entry.frame().filter(|_| !entry.is_lent()) else { continue };
+                let to = match self.to {
+                    Some(to) => to,
+                    None => *self.to.insert(other.leaf_or_create(page)?),
+                };
+                if region.attributes.sharing == Sharing::Private {
+                    if busy == Some(page) && region.attributes.protection.write {
+                        provide_copy(region, page, &to, frame)?;
+                        continue;
+                    }
+                    entry = entry.as_copy_on_write();
+                    self.from.change(page, entry, stale);
+                }
+                M::system().frames.get(frame);
+                to.install(page, entry);
+            }
+        }
+        Ok(())
     }
 }
 

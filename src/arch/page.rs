@@ -84,12 +84,11 @@ pub unsafe fn fill(page: u64, source: &[u8]) {
         // SAFETY: a page of ours, and a source that is none.
         return unsafe { copy(source.as_ptr().addr() as u64, page) };
     }
-    assert!(source.len() < PAGE as usize, "{} bytes for one page", source.len());
-    let to = ptr::with_exposed_provenance_mut::<u8>(page as usize);
-    // SAFETY: our caller promises a page that is ours, and the lengths add up to it.
+    // SAFETY: a page of ours; `store` checks that the bytes fit. To zero all of it takes less than to zero most of it byte
+    // by byte.
     unsafe {
-        ptr::copy_nonoverlapping(source.as_ptr(), to, source.len());
-        ptr::write_bytes(to.add(source.len()), 0, PAGE as usize - source.len());
+        zero(page);
+        store(page, 0, source);
     }
 }
 

@@ -67,7 +67,7 @@ pub fn clone(frame: &TrapFrame, request: &Request) -> Result<u32, Errno> {
     let tid = family::new_number()?;
     let mm = match request.has(linux::CLONE_VM) {
         true => sched::share_mm().ok_or(Errno::ENOMEM)?,
-        false => memory::fork()?,
+        false => memory::fork(frame.sp)?,
     };
     let process = match request.has(linux::CLONE_THREAD) {
         true => {

@@ -67,11 +67,13 @@ fn attributes_of(segment: &Segment, file: &'static [u8]) -> Attributes {
     Attributes { protection: segment.protection, backing, sharing: Sharing::Private, name: "program" }
 }
 
-/// A copy of the running thread's address space, for a fork.
-pub fn fork() -> Result<MmUser<Kernel>, Errno> {
+/// A copy of the running thread's address space, for a fork that goes on with this stack pointer on both sides.
+pub fn fork(sp: u64) -> Result<MmUser<Kernel>, Errno> {
     let parent = current();
+    // Not where another thread could write to the page while it is copied.
+    let busy = Page::containing(sp).filter(|_| parent.users() == 1);
     let child = Mm::create().ok_or(Errno::ENOMEM)?;
-    let copied = parent.space().fork_into(parent, &mut child.space());
+    let copied = parent.space().fork_into(parent, &mut child.space(), busy);
     copied.map_err(|_| Errno::ENOMEM)?;
     Ok(child)
 }

@@ -66,11 +66,11 @@ pub(crate) const BARS: &[Bar] = &[
     bar("pipe switch, same CPU", "ctx-processes-pipe-same", 1, 2_000, 945.0),
     bar("pipe switch, across CPUs", "ctx-processes-pipe-other", 2, 2_000, 1_210.0),
     bar("futex wake, no waiter", "syscall-futex", 1, 10_000, 125.0),
-    bar("anonymous page fault", "fault", 1, 2_000, 515.0),
-    bar("mprotect of one page", "mprotect-page", 1, 2_000, 650.0),
-    bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 1_890.0),
-    bar("fork + exit + wait", "fork-exit", 1, 100, 22_200.0),
-    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 66_200.0),
+    bar("anonymous page fault", "fault", 1, 2_000, 499.0),
+    bar("mprotect of one page", "mprotect-page", 1, 2_000, 585.0),
+    bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 1_850.0),
+    bar("fork + exit + wait", "fork-exit", 1, 100, 19_800.0),
+    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 62_000.0),
     bar("reset to the first program", "boot", 4, 1, 2_150_000.0),
 ];
 

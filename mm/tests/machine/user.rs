@@ -106,7 +106,7 @@ pub fn fork(mm: &Mm<Lying>) -> User {
     let child = kernel::create();
     let all = pages(0, Page::END.number());
     let mut promised = Promised::default();
-    let copy = || mm.space().fork_into(mm, &mut child.space()).expect("the machine has memory enough");
+    let copy = || mm.space().fork_into(mm, &mut child.space(), None).expect("the machine has memory enough");
     change(mm, &all, copy, |parent| {
         parent.forget_shared();
         promised = parent.clone();

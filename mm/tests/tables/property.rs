@@ -145,9 +145,9 @@ impl Program {
         }
     }
 
-    fn fork(&self) -> Option<Self> {
+    fn fork(&self, busy: usize) -> Option<Self> {
         let mut child = Self::new()?;
-        self.mm.space().fork_into(&self.mm, &mut child.mm.space()).ok()?;
+        self.mm.space().fork_into(&self.mm, &mut child.mm.space(), Some(first_page(busy))).ok()?;
         child.cells = self.cells.iter().map(|cell| cell.as_ref().map(Cell::forked)).collect();
         Some(child)
     }
@@ -160,7 +160,7 @@ enum Step {
     Protect(Range<usize>, Protection),
     DontNeed(Range<usize>),
     Touch(usize, Access, u64),
-    Fork,
+    Fork(usize),
     Exit,
 }
 
@@ -188,7 +188,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (cells(), protection()).prop_map(|(cells, protection)| Step::Protect(cells, protection)),
         1 => cells().prop_map(Step::DontNeed),
         12 => (0..CELLS, access, 1..1000_u64).prop_map(|(cell, access, value)| Step::Touch(cell, access, value)),
-        1 => Just(Step::Fork),
+        1 => (0..CELLS).prop_map(Step::Fork),
         1 => Just(Step::Exit),
     ]
 }
@@ -230,7 +230,7 @@ proptest! {
                 Step::Protect(cells, protection) => program.protect(cells, protection),
                 Step::DontNeed(cells) => program.dont_need(cells),
                 Step::Touch(cell, access, value) => program.touch(cell, access, value),
-                Step::Fork => programs.extend(programs[chosen].fork()),
+                Step::Fork(busy) => programs.extend(programs[chosen].fork(busy)),
                 Step::Exit if programs.len() > 1 => drop(programs.swap_remove(chosen)),
                 Step::Exit => {}
             }
