@@ -1,4 +1,4 @@
-//! The kernel heap: TLSF in one piece of RAM, behind a lock that masks interrupts.
+//! The kernel heap: TLSF in one piece of RAM, behind one re-entrant lock that masks interrupts.
 //!
 //! Never entered from the context switch, an abort or a panic.
 //!
@@ -10,13 +10,15 @@
 
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
-use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use rlsf::Tlsf;
+use critical_section::RawRestoreState;
+use embedded_alloc::TlsfHeap;
+use spin::mutex::SpinMutex;
 
 use crate::errno::Errno;
-use crate::sync::IrqLock;
+use crate::percpu;
+use crate::sync::{IrqGuard, Relax};
 
 #[global_allocator]
 static HEAP: Heap = Heap {
@@ -35,14 +37,15 @@ pub const SMALL: usize = 1024;
 ///
 /// The bytes from `start` belong to nobody else, for ever. To be called once.
 pub(crate) unsafe fn init(start: *mut u8, len: usize) {
+    let start = start as usize;
     let reserve = len / 4;
     // Relaxed: there is one CPU yet.
-    HEAP.reserve_start.store(start.addr() + len - reserve, Ordering::Relaxed);
+    HEAP.reserve_start.store(start + len - reserve, Ordering::Relaxed);
     HEAP.reserve_len.store(reserve, Ordering::Relaxed);
     // SAFETY: our caller's promise is the one asked for; the two parts do not overlap.
     unsafe {
-        HEAP.main.init(start, len - reserve);
-        HEAP.reserve.init(start.add(len - reserve), reserve);
+        HEAP.main.tlsf.init(start, len - reserve);
+        HEAP.reserve.tlsf.init(start + len - reserve, reserve);
     }
 }
 
@@ -89,51 +92,91 @@ struct Heap {
     reserve_len: AtomicUsize,
 }
 
-/// A heap and its fill.
+/// A heap and its fill. (`TlsfHeap::used` of embedded-alloc 0.7.0 borrows its cell twice and panics.)
 struct Counted {
-    tlsf: IrqLock<Tlsf<'static, usize, usize, { usize::BITS as usize }, { usize::BITS as usize }>>,
+    tlsf: TlsfHeap,
     /// Pairs with nothing: a statistic.
     used: AtomicUsize,
 }
 
 impl Counted {
     const fn empty() -> Self {
-        Self { tlsf: IrqLock::new(Tlsf::new()), used: AtomicUsize::new(0) }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`init`].
-    unsafe fn init(&self, start: *mut u8, len: usize) {
-        let start = NonNull::new(start).expect("no RAM is mapped at 0");
-        // SAFETY: our caller's promise is the one asked for.
-        unsafe { self.tlsf.lock().insert_free_block_ptr(NonNull::slice_from_raw_parts(start, len)) };
+        Self { tlsf: TlsfHeap::empty(), used: AtomicUsize::new(0) }
     }
 
     fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(block) = self.tlsf.lock().allocate(layout) else { return ptr::null_mut() };
-        self.used.fetch_add(layout.size(), Ordering::Relaxed);
-        block.as_ptr()
+    /// # Safety
+    ///
+    /// As for [`GlobalAlloc::alloc`].
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are the ones asked for.
+        let block = unsafe { self.tlsf.alloc(layout) };
+        if !block.is_null() {
+            self.used.fetch_add(layout.size(), Ordering::Relaxed);
+        }
+        block
     }
 }
 
 // SAFETY: every block is one of the two heaps', and goes back to the one whose memory it is.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let block = self.main.alloc(layout);
-        if block.is_null() && layout.size() <= SMALL { self.reserve.alloc(layout) } else { block }
+        // SAFETY: the caller's promises are the ones asked for.
+        let block = unsafe { self.main.alloc(layout) };
+        if !block.is_null() || layout.size() > SMALL {
+            return block;
+        }
+        // SAFETY: as above.
+        unsafe { self.reserve.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let is_main = block.addr() < self.reserve_start.load(Ordering::Relaxed);
         let heap = if is_main { &self.main } else { &self.reserve };
-        let Some(block) = NonNull::new(block) else { return };
         heap.used.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promises are the ones asked for, and the block is this heap's.
-        unsafe { heap.tlsf.lock().deallocate(block, layout.align()) };
+        unsafe { heap.tlsf.dealloc(block, layout) };
+    }
+}
+
+/// The critical section that the heap takes: interrupts masked, and a spin lock across CPUs.
+struct Section {
+    lock: SpinMutex<(), Relax>,
+    /// Its owner's number plus 1, or 0. Only the owner ever reads its own number here, and it wrote it: relaxed.
+    owner: AtomicUsize,
+}
+
+critical_section::set_impl!(Section);
+
+static SECTION: Section = Section { lock: SpinMutex::new(()), owner: AtomicUsize::new(0) };
+
+/// The state of a section inside another one on the same CPU: nothing to restore. No value of DAIF.
+const NESTED: RawRestoreState = u64::MAX;
+
+// SAFETY: one CPU at a time is inside, uninterrupted; SpinMutex acquires and releases.
+unsafe impl critical_section::Impl for Section {
+    unsafe fn acquire() -> RawRestoreState {
+        let masked = IrqGuard::new();
+        let me = percpu::cpu_id() + 1;
+        if SECTION.owner.load(Ordering::Relaxed) == me {
+            return NESTED;
+        }
+        core::mem::forget(SECTION.lock.lock());
+        SECTION.owner.store(me, Ordering::Relaxed);
+        masked.into_state()
+    }
+
+    unsafe fn release(state: RawRestoreState) {
+        if state == NESTED {
+            return;
+        }
+        SECTION.owner.store(0, Ordering::Relaxed);
+        // SAFETY: `acquire` took the lock and forgot its guard; the owner releases it once.
+        unsafe { SECTION.lock.force_unlock() };
+        // SAFETY: the state is that of the matching `acquire`.
+        drop(unsafe { IrqGuard::from_state(state) });
     }
 }

@@ -68,6 +68,22 @@ impl IrqGuard {
         }
         Self { daif, _not_send: core::marker::PhantomData }
     }
+
+    /// What to restore, for a caller that cannot keep the guard. Interrupts stay masked.
+    pub(crate) fn into_state(self) -> u64 {
+        let daif = self.daif;
+        core::mem::forget(self);
+        daif
+    }
+
+    /// The guard that `into_state` dissolved.
+    ///
+    /// # Safety
+    ///
+    /// `state` comes from `into_state`, on this CPU, and is used once.
+    pub(crate) unsafe fn from_state(state: u64) -> Self {
+        Self { daif: state, _not_send: core::marker::PhantomData }
+    }
 }
 
 impl Default for IrqGuard {

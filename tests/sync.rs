@@ -32,6 +32,7 @@ kernel_tests! {
     an_interrupt_waits_for_the_guard,
     an_irq_lock_excludes_other_cpus_and_interrupts,
     a_spin_lock_excludes_other_cpus,
+    a_critical_section_nests,
     the_heap_keeps_its_blocks_apart,
     a_file_in_use_stays_open,
 }
@@ -189,6 +190,14 @@ fn a_spin_lock_excludes_other_cpus() -> Outcome {
         }
     });
     expect("increments", NUMBER.get(), threads * ROUNDS)
+}
+
+fn a_critical_section_nests() -> Outcome {
+    critical_section::with(|_| {
+        critical_section::with(|_| ());
+        expect("inside the outer one", sync::irqs_masked(), true)
+    })?;
+    expect("afterwards", sync::irqs_masked(), false)
 }
 
 /// Blocks of many sizes, filled and looked at again, by threads and by interrupts that come in between.
