@@ -69,8 +69,8 @@ pub(crate) const BARS: &[Bar] = &[
     bar("anonymous page fault", "fault", 1, 2_000, 499.0),
     bar("mprotect of one page", "mprotect-page", 1, 2_000, 585.0),
     bar("mmap + touch + munmap of one page", "munmap-alone", 1, 1_000, 1_850.0),
-    bar("fork + exit + wait", "fork-exit", 1, 100, 19_800.0),
-    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 62_000.0),
+    bar("fork + exit + wait", "fork-exit", 1, 100, 20_200.0),
+    bar("fork + exec + exit + wait", "fork-exec", 1, 50, 62_600.0),
     bar("reset to the first program", "boot", 4, 1, 2_150_000.0),
 ];
 
