@@ -192,25 +192,32 @@ impl OpenFile {
 
     /// Reads at a place of its own.
     pub fn read_at(&self, position: u64, to: &mut UserBuffer<'_>) -> Result<usize, Errno> {
-        if !self.readable {
-            return Err(Errno::EBADF);
-        }
-        self.file.seek_end().ok_or(Errno::ESPIPE)?;
+        self.check_place(position, to, self.readable)?;
         self.file.read(position, to, Waiting::Refused)
     }
 
     /// Writes at a place of its own.
     pub fn write_at(&self, position: u64, from: &mut UserBuffer<'_>) -> Result<usize, Errno> {
-        if !self.writable {
-            return Err(Errno::EBADF);
-        }
-        self.file.seek_end().ok_or(Errno::ESPIPE)?;
+        self.check_place(position, from, self.writable)?;
         self.file.write(position, from, Waiting::Refused)
+    }
+
+    /// Whether a call that was told the place may move these bytes, in Linux's order (ksys_pread64, rw_verify_area).
+    fn check_place(&self, position: u64, bytes: &UserBuffer<'_>, allowed: bool) -> Result<(), Errno> {
+        match () {
+            () if !self.seekable => Err(Errno::ESPIPE),
+            () if !allowed => Err(Errno::EBADF),
+            () if position.saturating_add(bytes.remaining() as u64) > i64::MAX as u64 => Err(Errno::EINVAL),
+            () => Ok(()),
+        }
     }
 
     /// Moves the position as `lseek` does.
     pub fn seek(&self, offset: i64, whence: u32) -> Result<usize, Errno> {
-        let end = self.file.seek_end().ok_or(Errno::ESPIPE)?;
+        let Some(end) = self.file.seek_end() else {
+            // As in Linux, where no file knows such a number.
+            return Err(if whence > linux::SEEK_HOLE { Errno::EINVAL } else { Errno::ESPIPE });
+        };
         let mut position = self.position.lock();
         let base = match whence {
             linux::SEEK_SET => 0,

@@ -3,7 +3,7 @@
 use super::{
     Case, Notes,
     files::{EXECUTABLE, open},
-    notes::{CLOSED, KERNEL, UNMAPPED, answer, at, call, into, must, pipe},
+    notes::{CLOSED, HERE, KERNEL, UNMAPPED, answer, at, call, into, must, pipe},
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case] = &[
     ("close", close),
     ("lseek", lseek),
     ("read-write", read_write),
+    ("place", place),
     ("writev", writev),
     ("readv", readv),
     ("ioctl", ioctl),
@@ -99,6 +100,8 @@ fn lseek(notes: &mut Notes) {
     notes.call("negative", libc::SYS_lseek, &[file, -1i64 as u64, SET]);
     notes.call("bad-whence", libc::SYS_lseek, &[file, 0, 9]);
     notes.call("pipe", libc::SYS_lseek, &[pipe(0).0, 0, SET]);
+    notes.call("pipe-to-a-hole", libc::SYS_lseek, &[pipe(0).0, 0, libc::SEEK_HOLE as u64]);
+    notes.call("pipe-bad-whence", libc::SYS_lseek, &[pipe(0).0, 0, 5]);
     notes.call("closed", libc::SYS_lseek, &[CLOSED, 0, SET]);
 }
 
@@ -112,6 +115,31 @@ fn read_write(notes: &mut Notes) {
     notes.call("read-no-bytes", libc::SYS_read, &[open(EXECUTABLE), into(&mut byte), 0]);
     notes.call("read-file-kernel-pointer", libc::SYS_read, &[open(EXECUTABLE), KERNEL, 8]);
     notes.call("read-file-unmapped", libc::SYS_read, &[open(EXECUTABLE), UNMAPPED, 8]);
+}
+
+/// Reads and writes that say where.
+fn place(notes: &mut Notes) {
+    const LAST: u64 = i64::MAX as u64;
+    let mut bytes = [0u8; 4];
+    let (reader, writer) = pipe(libc::O_NONBLOCK);
+    let file = open(EXECUTABLE);
+    let flags = libc::O_CREAT | libc::O_RDWR;
+    let _ = call(libc::SYS_mkdirat, &[HERE, at(b"/tmp\0"), 0o777]);
+    let new = must(libc::SYS_openat, &[HERE, at(b"/tmp/conform-place\0"), flags as u64, 0o600]);
+    notes.call("read-pipe", libc::SYS_pread64, &[reader, into(&mut bytes), 4, 0]);
+    notes.call("read-write-end", libc::SYS_pread64, &[writer, into(&mut bytes), 4, 0]);
+    notes.call("write-read-end", libc::SYS_pwrite64, &[reader, at(&bytes), 4, 0]);
+    notes.call("write-read-only", libc::SYS_pwrite64, &[file, at(&bytes), 4, 0]);
+    notes.call("write-read-only-too-far", libc::SYS_pwrite64, &[file, at(&bytes), 4, LAST]);
+    notes.call("negative", libc::SYS_pread64, &[CLOSED, into(&mut bytes), 4, !0]);
+    notes.call("read", libc::SYS_pread64, &[file, into(&mut bytes), 4, 0]);
+    notes.call("read-up-to-the-last", libc::SYS_pread64, &[file, into(&mut bytes), 4, LAST - 4]);
+    notes.call("read-too-far", libc::SYS_pread64, &[file, into(&mut bytes), 4, LAST - 3]);
+    notes.call("read-nothing-at-the-last", libc::SYS_pread64, &[file, into(&mut bytes), 0, LAST]);
+    notes.call("write-too-far", libc::SYS_pwrite64, &[new, at(&bytes), 4, LAST - 3]);
+    notes.call("write", libc::SYS_pwrite64, &[new, at(&bytes), 4, 2]);
+    notes.call("ends-at", libc::SYS_lseek, &[new, 0, END]);
+    must(libc::SYS_unlinkat, &[HERE, at(b"/tmp/conform-place\0"), 0]);
 }
 
 fn piece(base: u64, length: u64) -> [u64; 2] {
