@@ -78,7 +78,7 @@ impl Descriptor {
     /// Nothing here: a walk ends in a translation fault.
     pub const EMPTY: Self = Self(0);
 
-    const VALID: u64 = 1 << 0;
+    const VALID: u64 = 1;
     /// With [`Self::VALID`]: a table (levels 0 to 2) or a page (level 3), not a block.
     const TABLE_OR_PAGE: u64 = 1 << 1;
     /// AP\[1\]: EL0 has access.

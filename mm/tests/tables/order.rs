@@ -457,6 +457,7 @@ fn mappings_find_their_place() {
     // All that may be given at once: then there is nothing left, below it neither.
     assert_eq!(map(Placement::At(mm::space::LOWEST), CEILING - mm::space::LOWEST), Ok(mm::space::LOWEST));
     assert_eq!(map(Placement::Anywhere, PAGE), Err(MapError::OutOfMemory));
+    assert_eq!(map(Placement::AtFree(CEILING), 64 << 20), Ok(CEILING), "above it there is room for a stack");
     let unmap = |address, length| program.mm.space().unmap(&program.mm, address, length);
     assert_eq!(unmap(mm::space::LOWEST, PAGE), Ok(()));
     assert_eq!(map(Placement::Anywhere, PAGE), Ok(mm::space::LOWEST));
@@ -473,6 +474,7 @@ fn the_break_moves_both_ways() {
     let start = HERE + PAGE;
     assert_eq!(brk(0), start);
     assert_eq!(brk(start + 100), start + 100);
+    assert_eq!(program.mm.space().regions().iter().next().map(|heap| heap.attributes.name), Some("[heap]"));
     program.touch(start, Access::Write);
     assert_eq!(brk(start + 200), start + 200, "within the page that is there");
     assert_eq!(handle_fault(&program.mm, start + PAGE, Access::Read), Err(mm::fault::FaultError::Unmapped));
