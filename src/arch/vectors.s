@@ -1,7 +1,8 @@
 // Every exception of the kernel: save a TrapFrame, call Rust, restore it.
 //
 // From EL0 only what a called function may change is saved: x19 to x28 are the caller's (AAPCS64 6.1.1), so they are what they
-// were when Rust returns, and SP_EL0 goes with the thread (`context`). What must read or change all registers is called afterwards, when these are in the frame, too.
+// were when Rust returns, and SP_EL0 goes with the thread (`context`). What must read or change all registers is called
+// afterwards, when these are in the frame, too.
 //
 // The frame's layout is that of `TrapFrame`. A frame from EL1 has, behind it, the pair x29 and pc: a frame record
 // that makes the interrupted function the caller in a backtrace.
