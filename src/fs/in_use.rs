@@ -53,8 +53,9 @@ impl Using {
     pub unsafe fn begin<'a>(&'a self, place: &'a AtomicPtr<OpenFile>) -> Option<InUse<'a>> {
         let mut file = place.load(Ordering::Relaxed);
         while !file.is_null() {
-            // Relaxed: the fence orders it.
-            self.0.store(file, Ordering::Relaxed);
+            // Release: who finds this announcement instead of the last one knows that the use of that is over, as if it had found
+            // none. That the place is looked at later is the fence's work.
+            self.0.store(file, Ordering::Release);
             // Pairs with the fence in `hand_over`.
             fence(Ordering::SeqCst);
             // Acquire: pairs with the Release of who opened it.
