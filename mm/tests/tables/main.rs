@@ -8,4 +8,5 @@ pub mod leaks;
 pub mod order;
 pub mod property;
 pub mod ranges;
+pub mod running;
 pub mod walker;

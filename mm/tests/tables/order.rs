@@ -4,77 +4,12 @@ use mm::fault::handle_fault;
 use mm::pte::{Access, Protection};
 use mm::region::{Attributes, Backing, Sharing};
 use mm::space::{CEILING, LOWEST, MapError, Placement};
-use mm::{Frame, Machine, Mm, MmUser, Page, Sequence, System};
+use mm::{Frame, Machine, Mm, Page, Sequence};
 
 use crate::fake::{Event, Fake};
+use crate::running::{HERE, LEAF_SPAN, PAGE, Running, word};
 use crate::walker::translate;
 use Sequence::{Complete, InvalidateAsid, InvalidateLeaf, InvalidateWalk, PublishEntries, RefreshLeaf};
-
-const PAGE: u64 = 4096;
-/// In the middle of what a leaf table covers.
-const HERE: u64 = (5 << 39) + (1 << 20);
-const LEAF_SPAN: u64 = 2 << 20;
-
-/// A program that runs on the machine's CPU, so that it has an ASID.
-struct Running {
-    system: &'static System<Fake>,
-    mm: MmUser<Fake>,
-}
-
-impl Running {
-    fn start(frames: usize) -> Self {
-        let system = Fake::start(frames);
-        let mm = Mm::create().unwrap();
-        system.transition(None, Some(&mm));
-        Fake::log();
-        Self { system, mm }
-    }
-
-    fn map_as(&self, address: u64, pages: u64, attributes: Attributes) {
-        let mapped = self.mm.space().map(&self.mm, Placement::At(address), pages * PAGE, attributes);
-        assert_eq!(mapped, Ok(address));
-    }
-
-    /// Maps private memory and touches each page of it.
-    fn map(&self, address: u64, pages: u64) {
-        self.map_as(address, pages, Attributes::anonymous(Protection::READ_WRITE));
-        (0..pages).for_each(|page| self.touch(address + page * PAGE, Access::Write));
-        Fake::log();
-    }
-
-    fn touch(&self, address: u64, access: Access) {
-        assert_eq!(handle_fault(&self.mm, address, access), Ok(()));
-    }
-
-    fn unmap(&self, address: u64, pages: u64) {
-        assert_eq!(self.mm.space().unmap(&self.mm, address, pages * PAGE), Ok(()));
-    }
-
-    fn protect(&self, address: u64, pages: u64, protection: Protection) {
-        assert_eq!(self.mm.space().protect(&self.mm, address, pages * PAGE, protection), Ok(()));
-    }
-
-    fn fork(&self) -> MmUser<Fake> {
-        self.fork_with(None)
-    }
-
-    fn fork_with(&self, busy: Option<u64>) -> MmUser<Fake> {
-        let child = Mm::create().unwrap();
-        self.mm.space().fork_into(&self.mm, &mut child.space(), busy.and_then(Page::containing)).unwrap();
-        child
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.system.transition(Some(&self.mm), None);
-    }
-}
-
-fn word(mm: &Mm<Fake>, address: u64) -> Option<u64> {
-    let frame = translate(mm.root(), Page::containing(address).unwrap(), Access::Read)?;
-    Some(Fake::table(frame).word((address % PAGE) as usize / 8))
-}
 
 #[test]
 fn new_tables_and_content_are_published_before_what_names_them() {
