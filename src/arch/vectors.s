@@ -7,58 +7,40 @@
 // The frame's layout is that of `TrapFrame`. A frame from EL1 has, behind it, the pair x29 and pc: a frame record
 // that makes the interrupted function the caller in a backtrace.
 
-// Saves what a called function may change, but x0, x1 and x29 to the stack pointer.
-.macro save_volatile
-    stp     x2, x3, [sp, #16]
-    stp     x4, x5, [sp, #32]
-    stp     x6, x7, [sp, #48]
-    stp     x8, x9, [sp, #64]
-    stp     x10, x11, [sp, #80]
-    stp     x12, x13, [sp, #96]
-    stp     x14, x15, [sp, #112]
-    stp     x16, x17, [sp, #128]
-    str     x18, [sp, #144]
+// What a called function may change, but x0, x1 and x29 to the stack pointer: `volatile stp, str` saves it, `volatile ldp, ldr`
+// restores it.
+.macro volatile two, one
+    \two    x2, x3, [sp, #16]
+    \two    x4, x5, [sp, #32]
+    \two    x6, x7, [sp, #48]
+    \two    x8, x9, [sp, #64]
+    \two    x10, x11, [sp, #80]
+    \two    x12, x13, [sp, #96]
+    \two    x14, x15, [sp, #112]
+    \two    x16, x17, [sp, #128]
+    \one    x18, [sp, #144]
 .endm
 
-// Saves what a called function keeps, and the program's stack pointer, which no code of the kernel touches.
+// What a called function keeps, likewise by `kept stp` and `kept ldp`.
+.macro kept two
+    \two    x19, x20, [sp, #152]
+    \two    x21, x22, [sp, #168]
+    \two    x23, x24, [sp, #184]
+    \two    x25, x26, [sp, #200]
+    \two    x27, x28, [sp, #216]
+.endm
+
+// Saves what `volatile` leaves: what a called function keeps, and the program's stack pointer, which no code of the kernel touches.
 .macro save_rest
     mrs     x2, sp_el0
     str     x2, [sp, #248]
-    save_kept
-.endm
-
-.macro save_kept
-    stp     x19, x20, [sp, #152]
-    stp     x21, x22, [sp, #168]
-    stp     x23, x24, [sp, #184]
-    stp     x25, x26, [sp, #200]
-    stp     x27, x28, [sp, #216]
-.endm
-
-.macro restore_kept
-    ldp     x19, x20, [sp, #152]
-    ldp     x21, x22, [sp, #168]
-    ldp     x23, x24, [sp, #184]
-    ldp     x25, x26, [sp, #200]
-    ldp     x27, x28, [sp, #216]
-.endm
-
-.macro restore_volatile
-    ldp     x2, x3, [sp, #16]
-    ldp     x4, x5, [sp, #32]
-    ldp     x6, x7, [sp, #48]
-    ldp     x8, x9, [sp, #64]
-    ldp     x10, x11, [sp, #80]
-    ldp     x12, x13, [sp, #96]
-    ldp     x14, x15, [sp, #112]
-    ldp     x16, x17, [sp, #128]
-    ldr     x18, [sp, #144]
+    kept    stp
 .endm
 
 // What is left of saving a frame from EL1, and the call. The stack has room for the frame, and x0 and x1 are in it.
 .macro finish_el1 handler
-    save_volatile
-    save_kept
+    volatile stp, str
+    kept    stp
     add     x2, sp, #{el1_frame}
     stp     x29, x30, [sp, #232]
     str     x2, [sp, #248]
@@ -90,7 +72,7 @@
     .balign 128
     sub     sp, sp, #{frame}
     stp     x0, x1, [sp]
-    save_volatile
+    volatile stp, str
     mrs     x3, elr_el1
     mrs     x4, spsr_el1
     stp     x29, x30, [sp, #232]
@@ -162,8 +144,8 @@ stack_overflow:
     mov     sp, x0
     mrs     x0, tpidrro_el0
     stp     x0, x1, [sp]
-    save_volatile
-    save_kept
+    volatile stp, str
+    kept    stp
     mrs     x2, tpidr_el0
     add     x2, x2, #{el1_frame}
     stp     x29, x30, [sp, #232]
@@ -180,8 +162,8 @@ return_to_el1:
     ldp     x3, x4, [sp, #256]
     msr     elr_el1, x3
     msr     spsr_el1, x4
-    restore_volatile
-    restore_kept
+    volatile ldp, ldr
+    kept    ldp
     ldp     x29, x30, [sp, #232]
     ldp     x0, x1, [sp]
     add     sp, sp, #{el1_frame}
@@ -194,7 +176,7 @@ restore_and_return:
     msr     elr_el1, x3
     msr     spsr_el1, x4
     ldp     x29, x30, [sp, #232]
-    restore_volatile
+    volatile ldp, ldr
     ldp     x0, x1, [sp]
     add     sp, sp, #{frame}
     eret
@@ -209,5 +191,5 @@ with_all_registers:
 return_to_el0:
     ldr     x2, [sp, #248]
     msr     sp_el0, x2
-    restore_kept
+    kept    ldp
     b       restore_and_return
