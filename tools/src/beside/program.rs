@@ -93,7 +93,9 @@ mod tests {
     use crate::store::Store;
 
     fn kernel(name: &'static str, words: Option<&'static str>) -> Kernel {
-        let folder = std::env::temp_dir().join(format!("lazuli-program-{}-{}", std::process::id(), name.len()));
+        // Tests run in threads of one process, each of which makes its kernels one after the other.
+        let (process, thread) = (std::process::id(), std::thread::current().id());
+        let folder = std::env::temp_dir().join(format!("lazuli-program-{process}-{thread:?}"));
         let machine =
             Machine { scheme: Some("eager".into()), init: Some("/app/x".into()), ..Machine::of("/dev/null".into()) };
         let store = Store::open(&folder, &machine, &[]).unwrap();
